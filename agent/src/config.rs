@@ -1,0 +1,187 @@
+//! The configuration file: TOML, every key documented, unknown keys refused.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use warren_crypto::{PresharedKey, PublicKey};
+use warren_overlay::mesh::Enforcement;
+use warren_overlay::record::NodeName;
+
+/// The whole file, after defaults, environment and flags.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `[node]`
+    pub node: Node,
+    /// `[overlay]`
+    pub overlay: Overlay,
+    /// `[underlay]`
+    pub underlay: Underlay,
+    /// `[offload]`
+    pub offload: Offload,
+    /// `[workers]`
+    pub workers: Workers,
+    /// `[etcd]`
+    pub etcd: Option<Etcd>,
+    /// `[[peer]]`
+    pub peers: Vec<Peer>,
+    /// `[log]`
+    pub log: Log,
+}
+
+/// `[node]`: who this is.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// `name`; default: the host name, up to the first dot kept whole.
+    pub name: NodeName,
+    /// `addresses`; `"auto"` (default): the addresses of the underlay devices.
+    pub addresses: Option<BTreeSet<IpAddr>>,
+    /// `endpoints`: what peers dial, best first; default: every node address with the port.
+    pub endpoints: Option<Vec<SocketAddr>>,
+    /// `cidrs`: a list, or `"auto"`.
+    pub cidrs: Cidrs,
+    /// `state_dir`; default `/var/lib/warren`.
+    pub state_dir: PathBuf,
+    /// `key_file`; default `<state_dir>/private.key`.
+    pub key_file: PathBuf,
+    /// `run_dir`; default `/run/warren`: holds `warren.sock`.
+    pub run_dir: PathBuf,
+}
+
+/// Which CIDRs the node has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cidrs {
+    /// These (with etcd: must be allocated to the node, `[]` takes what is allocated).
+    Listed(BTreeSet<IpNet>),
+    /// The node allocates one by itself out of the cluster's networks, of `length` (default /24, /64).
+    Auto {
+        /// Prefix length for IPv4 and IPv6 networks.
+        length: (u8, u8),
+    },
+}
+
+/// Which traffic is carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Pod traffic and traffic between Pods and nodes.
+    Pods,
+    /// Also everything between node addresses.
+    Nodes,
+}
+
+/// `[overlay]`
+#[derive(Clone, Debug)]
+pub struct Overlay {
+    /// `device`; default `warren0`.
+    pub device: String,
+    /// `address`: addresses of its own for a host without Pods.
+    pub address: BTreeSet<IpAddr>,
+    /// `mode`; default `pods`.
+    pub mode: Mode,
+    /// `networks`: the cluster network when no store says so; default: the union of all known CIDRs.
+    pub networks: BTreeSet<IpNet>,
+    /// `enforcement` when no store says so; default `strict`.
+    pub enforcement: Enforcement,
+    /// `mtu`: inner MTU; `"auto"` (default): the underlay's less 60 (IPv4) or 80 (IPv6).
+    pub mtu: Option<u16>,
+    /// `rule_priority`; default 90 (three rules: 90, 91, 92 ...).
+    pub rule_priority: u32,
+    /// `table`; default 51840.
+    pub table: u32,
+    /// `mark`; default 0x10: one bit.
+    pub mark: u32,
+    /// `exempt_ports` (mode `nodes`); default 22, 6443, 2379-2380, 10250.
+    pub exempt_ports: Vec<std::ops::RangeInclusive<u16>>,
+    /// `grace_seconds`: how long a vanished record's peer is kept; default 900.
+    pub grace_seconds: u64,
+}
+
+/// `[underlay]`
+#[derive(Clone, Debug)]
+pub struct Underlay {
+    /// `port`: UDP; default 51840.
+    pub port: u16,
+    /// `devices`; `"auto"` (default): those with a default route, or with a node address.
+    pub devices: Option<BTreeSet<String>>,
+}
+
+/// `[offload]`: each can be switched off; default all on (used where the kernel has it).
+#[derive(Clone, Copy, Debug)]
+pub struct Offload {
+    /// `tun_tso`: vnet header with TSO4/6.
+    pub tun_tso: bool,
+    /// `tun_uso`
+    pub tun_uso: bool,
+    /// `udp_gso`: UDP_SEGMENT.
+    pub udp_gso: bool,
+    /// `udp_gro`: UDP_GRO.
+    pub udp_gro: bool,
+}
+
+/// `[workers]`
+#[derive(Clone, Copy, Debug)]
+pub struct Workers {
+    /// `count`; 0 (default): one per core.
+    pub count: u16,
+}
+
+/// `[etcd]`
+#[derive(Clone, Debug)]
+pub struct Etcd {
+    /// `endpoints`: URLs.
+    pub endpoints: Vec<String>,
+    /// `cluster`; default `default`: keys live below `/warren/<cluster>/v1/`.
+    pub cluster: String,
+    /// `ca_file`, `cert_file`, `key_file`: PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Client certificate.
+    pub cert_file: Option<PathBuf>,
+    /// Its key.
+    pub key_file: Option<PathBuf>,
+    /// `username`
+    pub username: Option<String>,
+    /// `password_file`
+    pub password_file: Option<PathBuf>,
+    /// `lease_seconds`; default 60.
+    pub lease_seconds: u64,
+}
+
+/// `[[peer]]`: a static peer.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// `name`
+    pub name: NodeName,
+    /// `public_key`
+    pub public_key: PublicKey,
+    /// `endpoint`
+    pub endpoint: Option<SocketAddr>,
+    /// `cidrs`: the allowed prefixes.
+    pub cidrs: BTreeSet<IpNet>,
+    /// `addresses`: its node addresses.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Content of `preshared_key_file`.
+    pub preshared_key: Option<PresharedKey>,
+    /// `persistent_keepalive`: seconds.
+    pub persistent_keepalive: Option<u16>,
+    /// `mtu`
+    pub mtu: Option<u16>,
+}
+
+/// `[log]`
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// `level`; default `info`.
+    pub level: String,
+    /// `format`: `text` (default) or `json`.
+    pub format: LogFormat,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}

@@ -1,0 +1,6 @@
+//! Every side effect of Warren: configuration, registry, netlink, guard, threads, admin socket, command line.
+
+pub mod config;
+pub mod host;
+pub mod registry;
+pub mod status;

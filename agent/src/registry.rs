@@ -1,0 +1,37 @@
+//! Registries: where records live. Each runs as a task on the control plane's runtime and speaks through channels only.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use warren_overlay::mesh::{Snapshot, StaticPeer};
+use warren_overlay::record::Record;
+
+/// What a registry tells the control plane.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Everything the store knows now (always the whole; the registry merges watch events itself).
+    Snapshot(Arc<Snapshot>),
+    /// The static peers, at start and whenever the file changed.
+    Static(Vec<StaticPeer>),
+    /// How the registry fares, when that changes.
+    Health(Health),
+}
+
+/// How a registry fares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// `etcd` or `static`.
+    pub registry: &'static str,
+    /// Reachable and current.
+    pub ok: bool,
+    /// For people: what is wrong and what to do.
+    pub detail: String,
+}
+
+/// The channels between the control plane and one registry.
+pub struct Channels {
+    /// To the control plane.
+    pub events: mpsc::Sender<Event>,
+    /// What to publish of ourselves; `None` until known, and again to withdraw.
+    pub publish: watch::Receiver<Option<Record>>,
+}

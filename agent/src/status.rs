@@ -1,0 +1,97 @@
+//! What `warren status` shows: the same type is the admin socket's reply and the `-o json` output.
+
+use serde::{Deserialize, Serialize};
+
+/// The agent at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// This node's name.
+    pub node: String,
+    /// The agent's version.
+    pub version: String,
+    /// Its public key (base64).
+    pub public_key: String,
+    /// UDP port.
+    pub port: u16,
+    /// Inner MTU.
+    pub mtu: u16,
+    /// Its CIDRs.
+    pub cidrs: Vec<String>,
+    /// `strict` or `permissive`.
+    pub enforcement: String,
+    /// `pods` or `nodes`.
+    pub mode: String,
+    /// Guard, routes and rules are in place and win.
+    pub ready: bool,
+    /// Data-path threads.
+    pub workers: u16,
+    /// Offloads in use, by name (`tun_tso`, `tun_uso`, `udp_gso`, `udp_gro`).
+    pub offloads: Vec<String>,
+    /// Registries and how they fare.
+    pub registries: Vec<RegistryStatus>,
+    /// The peers, sorted by name.
+    pub peers: Vec<PeerStatus>,
+    /// Drops by reason, those above zero, over all workers.
+    pub drops: std::collections::BTreeMap<String, u64>,
+    /// Packets in clear that the guard counted (`permissive`) or refused (`strict`).
+    pub guard: GuardStatus,
+    /// What is wrong now, one sentence each: what, where, what to do.
+    pub problems: Vec<String>,
+    /// Refused records and claims: subject, reason, detail.
+    pub refusals: Vec<warren_overlay::mesh::Refusal>,
+    /// Repairs of what somebody else changed on the host.
+    pub repairs: u64,
+    /// A change that is held until `warren mesh accept`, if any.
+    pub held: Option<String>,
+}
+
+/// A registry's health.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RegistryStatus {
+    /// `etcd` or `static`.
+    pub name: String,
+    /// Reachable and current.
+    pub ok: bool,
+    /// For people.
+    pub detail: String,
+}
+
+/// What the guard counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardStatus {
+    /// The guard is loaded.
+    pub active: bool,
+    /// Packets in clear that it refused.
+    pub refused: u64,
+    /// Packets in clear that it let pass (`permissive`).
+    pub passed: u64,
+}
+
+/// One peer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Its name.
+    pub name: String,
+    /// Its public key.
+    pub public_key: String,
+    /// `static` or `registry`.
+    pub origin: String,
+    /// Where datagrams go now.
+    pub endpoint: Option<String>,
+    /// `up` (session), `connecting`, `idle` (no session, no traffic), `vanished` (record gone, kept for grace).
+    pub state: String,
+    /// Seconds since the last handshake.
+    pub handshake_age: Option<u64>,
+    /// Inner bytes sent.
+    pub tx_bytes: u64,
+    /// Inner bytes received.
+    pub rx_bytes: u64,
+    /// Inner packets sent.
+    pub tx_packets: u64,
+    /// Inner packets received.
+    pub rx_packets: u64,
+    /// Drops on the way to or from it.
+    pub drops: u64,
+    /// Prefixes routed to it.
+    pub cidrs: Vec<String>,
+}

@@ -1,0 +1,10 @@
+//! Records, mesh, prefix routes, packet views, offload and the forwarder.
+//!
+//! Pure: no IO, no clock, no randomness, no threads, no async. `now`, random bytes and buffers come in as arguments,
+//! facts go out as return values.
+
+pub mod delta;
+pub mod drops;
+pub mod mesh;
+pub mod record;
+pub mod routes;
