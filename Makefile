@@ -1,0 +1,74 @@
+# Two commands are enough to begin: `make demo` shows Warren at work, `make test` proves it. Both install what is missing.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+AS_USER := scripts/as-user.sh
+AS_ROOT := scripts/as-root.sh
+PREFIX ?= /usr/local
+
+# Cargo runs what it built through this: as root, for the suites that make network namespaces.
+ROOT_RUNNER := --config 'target."cfg(target_os = \"linux\")".runner = ["$(CURDIR)/scripts/as-root.sh"]'
+PURE := --workspace --exclude warren-tests
+HAVE_NEXTEST := $(shell scripts/as-user.sh bash -c 'cargo nextest --version' >/dev/null 2>&1 && echo yes)
+
+ifeq ($(HAVE_NEXTEST),yes)
+TEST_PURE := cargo nextest run --locked $(PURE)
+TEST_SIMULATION := cargo nextest run --locked -p warren-crypto --features mock-instant
+TEST_LAB := cargo nextest run --locked -p warren-tests --profile lab $(ROOT_RUNNER)
+else
+TEST_PURE := cargo test --locked $(PURE) --lib --bins --tests
+TEST_SIMULATION := cargo test --locked -p warren-crypto --features mock-instant
+TEST_LAB := cargo test --locked -p warren-tests $(ROOT_RUNNER) -- --test-threads 1
+endif
+
+.PHONY: help demo test unit simulation lab check fmt bench bench-quick build install clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+demo: ## Three nodes, six Pods, one encrypted network on this machine; cleans up after itself (DEMO="--keep" and others)
+	@scripts/setup.sh demo
+	@$(AS_USER) cargo build --locked --release -p warren
+	@$(AS_ROOT) $(TARGET)/release/warren demo $(DEMO)
+
+test: ## Every test: pure ones, the simulation, then the lab as root
+	@scripts/setup.sh test
+	@$(MAKE) --no-print-directory unit simulation lab
+
+unit: ## Unit and property tests; no root
+	$(AS_USER) $(TEST_PURE)
+	$(AS_USER) cargo test --locked --workspace --doc
+
+simulation: ## Two tunnels in virtual time; no root; an invocation of its own, so that virtual time reaches nothing else
+	$(AS_USER) $(TEST_SIMULATION)
+
+lab: ## Suites in network namespaces with a real etcd; as root, one at a time
+	$(AS_USER) cargo build --locked -p warren
+	$(AS_USER) $(TEST_LAB)
+
+check: ## Format, lints, licences, bans, purity of the core
+	@scripts/setup.sh check
+	$(AS_USER) cargo fmt --all -- --check
+	$(AS_USER) cargo clippy --locked --workspace --all-targets -- -D warnings
+	$(AS_USER) scripts/deny.sh
+	$(AS_USER) scripts/purity.sh
+
+fmt: ## Format everything
+	$(AS_USER) cargo fmt --all
+
+bench: ## Micro-benchmarks, then Warren beside its peers; takes a while, writes benches/out/
+	@scripts/setup.sh bench
+
+bench-quick: ## The same side by side in under two minutes
+	@scripts/setup.sh bench
+
+build: ## The release binary
+	@scripts/setup.sh build
+	$(AS_USER) cargo build --locked --release -p warren
+
+install: build ## Into PREFIX (default /usr/local)
+	$(AS_ROOT) install -D -m 0755 $(TARGET)/release/warren $(DESTDIR)$(PREFIX)/bin/warren
+
+clean: ## Remove what was built
+	$(AS_USER) cargo clean

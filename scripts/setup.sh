@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Lists what this machine lacks for one purpose (build, check, demo, test, bench) and installs it with apt and cargo.
+# Asks first when a person sits at the terminal; not when CI is set or YES=1. Changes nothing when nothing is missing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH="$PATH:/usr/sbin:/sbin"
+purpose="${1:?usage: scripts/setup.sh build|check|demo|test|bench}"
+
+# command:package, for apt
+build=(cc:gcc protoc:protobuf-compiler)
+demo=(ip:iproute2 ping:iputils-ping nft:nftables iperf3:iperf3 wireguard-go:wireguard-go wg:wireguard-tools)
+lab=(etcd:etcd-server etcdctl:etcd-client tcpdump:tcpdump conntrack:conntrack ethtool:ethtool)
+# command:crate, for cargo
+crates=()
+
+case "$purpose" in
+build) wanted=("${build[@]}") ;;
+check) wanted=("${build[@]}") crates=(cargo-deny:cargo-deny) ;;
+demo) wanted=("${build[@]}" "${demo[@]}") ;;
+test) wanted=("${build[@]}" "${demo[@]}" "${lab[@]}") crates=(boringtun-cli:boringtun-cli) ;;
+bench) wanted=("${build[@]}" "${demo[@]}" "${lab[@]}" cmake:cmake) crates=(boringtun-cli:boringtun-cli gotatun:gotatun) ;;
+*) echo "setup: '$purpose' is none of build, check, demo, test, bench" >&2 && exit 64 ;;
+esac
+
+user_has() { command -v "$1" >/dev/null || [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/$1" ]; }
+
+scripts/as-user.sh bash -c 'command -v cargo >/dev/null' ||
+    { echo "setup: cargo is missing: install Rust from https://rustup.rs, or the packages cargo and rustc where they are 1.95 or newer" >&2 && exit 2; }
+
+packages=() installs=()
+for pair in "${wanted[@]}"; do user_has "${pair%%:*}" || packages+=("${pair##*:}"); done
+for pair in "${crates[@]:-}"; do [ -z "$pair" ] || user_has "${pair%%:*}" || installs+=("${pair##*:}"); done
+[ ${#packages[@]} -gt 0 ] || [ ${#installs[@]} -gt 0 ] || exit 0
+
+[ ${#packages[@]} -eq 0 ] || echo "setup: missing, from apt: ${packages[*]}"
+[ ${#installs[@]} -eq 0 ] || echo "setup: missing, from crates.io (cargo install): ${installs[*]}"
+if [ -t 0 ] && [ -z "${CI:-}" ] && [ "${YES:-}" != 1 ]; then
+    read -r -p "Install them now? [Y/n] " answer
+    case "$answer" in "" | y | Y | yes) ;; *) echo "setup: nothing was installed" >&2 && exit 1 ;; esac
+fi
+
+if [ ${#packages[@]} -gt 0 ]; then
+    command -v apt-get >/dev/null ||
+        { echo "setup: no apt-get here: install these with your package manager: ${packages[*]}" >&2 && exit 2; }
+    scripts/as-root.sh apt-get update -qq
+    # Debian starts etcd on installation; nobody asked for that.
+    scripts/as-root.sh env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}"
+    case " ${packages[*]} " in *" etcd-server "*)
+        [ ! -d /run/systemd/system ] || scripts/as-root.sh systemctl disable --now etcd.service
+        ;;
+    esac
+fi
+for crate in "${installs[@]:-}"; do
+    # Unoptimised where only a verdict is wanted, since it builds in a third of the time; optimised where it is measured.
+    case "$crate" in
+    "") ;;
+    cargo-deny) scripts/as-user.sh cargo install --locked --debug "$crate" ;;
+    *) scripts/as-user.sh cargo install --locked "$crate" ;;
+    esac
+done
