@@ -8,3 +8,8 @@ pub mod drops;
 pub mod mesh;
 pub mod record;
 pub mod routes;
+pub mod checksum;
+pub mod packet;
+pub mod offload;
+pub mod forward;
+pub mod icmp;

@@ -1,0 +1,300 @@
+//! The underlay sockets: one per worker on one port, dual-stack where the host has IPv6, with trains of equal datagrams
+//! in one system call (UDP_SEGMENT, UDP_GRO).
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsRawFd, RawFd};
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::cmsg::{self, Control};
+use crate::steer;
+
+/// Most datagrams in one train (kernel UDP_MAX_SEGMENTS before 6.9).
+pub const SEGMENTS_MAX: usize = 64;
+/// Most bytes in one train (UDP over IPv4).
+pub const TRAIN_MAX: usize = 65_507;
+/// Wanted socket buffers: 10 Gb/s for about 6 ms.
+const SOCKET_BUFFER: usize = 8 << 20;
+
+/// What to bind.
+#[derive(Clone, Copy, Debug)]
+pub struct UdpConfig {
+    /// UDP port, the same for all workers.
+    pub port: u16,
+    /// Sockets, one per worker.
+    pub sockets: usize,
+    /// Send trains in one call.
+    pub gso: bool,
+    /// Receive trains in one call.
+    pub gro: bool,
+    /// SO_MARK on every datagram, when not zero.
+    pub mark: u32,
+}
+
+/// Equal datagrams (the last may be shorter) for one destination.
+#[derive(Clone, Copy, Debug)]
+pub struct Train<'a> {
+    /// Where to.
+    pub to: SocketAddr,
+    /// Local address to send from; `None`: the kernel chooses.
+    pub from: Option<IpAddr>,
+    /// Length of each datagram but the last.
+    pub segment: usize,
+    /// The datagrams, one after the other.
+    pub payload: &'a [u8],
+}
+
+/// What came of a send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Datagrams that the kernel refused.
+    pub lost: usize,
+    /// Of these, larger than the interface takes.
+    pub too_big: usize,
+    /// The local address is gone: forget it.
+    pub source_gone: bool,
+    /// The destination or its device takes no trains: send singly for a while.
+    pub segmentation_refused: bool,
+}
+
+/// Equal datagrams that came from one source.
+#[derive(Clone, Copy, Debug)]
+pub struct Received {
+    /// Where from.
+    pub from: SocketAddr,
+    /// Our address that they came to.
+    pub to: Option<IpAddr>,
+    /// Bytes in the buffer.
+    pub len: usize,
+    /// Length of each datagram but the last; never 0.
+    pub segment: usize,
+}
+
+/// One worker's socket. One thread uses it for receiving; any may send.
+#[derive(Debug)]
+pub struct UdpSocket {
+    socket: Socket,
+    v6: bool,
+    gso: bool,
+    gro: bool,
+}
+
+/// Binds the sockets of all workers and attaches the steering program.
+///
+/// # Errors
+/// `AddrInUse` when anybody holds the port, another agent included.
+pub fn bind(config: &UdpConfig) -> io::Result<Vec<UdpSocket>> {
+    let v6 = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))
+        .is_ok_and(|socket| socket.set_only_v6(false).is_ok())
+        && probe(config.port, true).map_or_else(|error| error.kind() == io::ErrorKind::AddrInUse, |()| true);
+    probe(config.port, v6)?;
+    let sockets = (0..config.sockets.max(1)).map(|_| UdpSocket::open(config, v6)).collect::<io::Result<Vec<_>>>()?;
+    if sockets.len() > 1 {
+        steer::attach(sockets[0].as_raw_fd(), sockets.len() as u32)?;
+    }
+    Ok(sockets)
+}
+
+/// SO_REUSEPORT would let a second agent take half of our datagrams, so the port is tried without it first.
+fn probe(port: u16, v6: bool) -> io::Result<()> {
+    let socket = Socket::new(domain(v6), Type::DGRAM, Some(Protocol::UDP))?;
+    if v6 {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&wildcard(port, v6))
+}
+
+fn domain(v6: bool) -> Domain {
+    if v6 { Domain::IPV6 } else { Domain::IPV4 }
+}
+
+fn wildcard(port: u16, v6: bool) -> SockAddr {
+    let address: IpAddr = if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+    SocketAddr::new(address, port).into()
+}
+
+impl UdpSocket {
+    fn open(config: &UdpConfig, v6: bool) -> io::Result<Self> {
+        let socket = Socket::new(domain(v6), Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_nonblocking(true)?;
+        socket.set_reuse_port(true)?;
+        if config.mark != 0 {
+            socket.set_mark(config.mark)?;
+        }
+        let fd = socket.as_raw_fd();
+        if v6 {
+            socket.set_only_v6(false)?;
+            set(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
+            set(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)?;
+        } else {
+            set(fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
+        }
+        // A forged ICMP "too big" must change nothing: set DF, ignore the cached path MTU.
+        set(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)?;
+        enlarge(&socket);
+        socket.bind(&wildcard(config.port, v6))?;
+        let gro = config.gro && set(fd, libc::SOL_UDP, cmsg::UDP_GRO, 1).is_ok();
+        Ok(Self { socket, v6, gso: config.gso, gro })
+    }
+
+    /// True while trains leave in one call.
+    pub fn gso(&self) -> bool {
+        self.gso
+    }
+
+    /// True when trains come in one call.
+    pub fn gro(&self) -> bool {
+        self.gro
+    }
+
+    /// The local port.
+    ///
+    /// # Errors
+    /// Never in practice: the socket is bound.
+    pub fn port(&self) -> io::Result<u16> {
+        Ok(self.socket.local_addr()?.as_socket().map_or(0, |address| address.port()))
+    }
+
+    /// Receives one train into `buf` (64 KiB, or a train is cut short).
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing waits. Others belong to earlier sends (ICMP) and only mean "go on".
+    pub fn recv(&self, buf: &mut [u8]) -> io::Result<Received> {
+        let mut control = Control::new();
+        // SAFETY: all-zero is a valid sockaddr_storage and a valid msghdr.
+        let (mut name, mut msg): (libc::sockaddr_storage, libc::msghdr) = unsafe { std::mem::zeroed() };
+        let mut iov = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
+        msg.msg_name = (&raw mut name).cast();
+        msg.msg_namelen = size_of_val(&name) as libc::socklen_t;
+        msg.msg_iov = &raw mut iov;
+        msg.msg_iovlen = 1;
+        msg.msg_control = control.0.as_mut_ptr().cast();
+        msg.msg_controllen = control.0.len() as _;
+        // SAFETY: every pointer in `msg` points to a local or to `buf`, with its true length, and outlives the call.
+        let len = unsafe { libc::recvmsg(self.as_raw_fd(), &raw mut msg, libc::MSG_DONTWAIT) };
+        if len < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: recvmsg filled `msg`, and `control` is alive.
+        let info = unsafe { cmsg::read(&msg) };
+        let from = socket_addr(&name).ok_or(io::ErrorKind::InvalidData)?;
+        let len = len as usize;
+        Ok(Received { from, to: info.local, len, segment: info.segment.unwrap_or(len).max(1) })
+    }
+
+    /// Sends a train: in one call where possible, singly where the kernel, the device or `singly` says so.
+    pub fn send(&self, train: &Train<'_>, singly: bool) -> Sent {
+        let several = train.payload.len() > train.segment;
+        if !several || (self.gso && !singly) {
+            match self.send_once(train, several) {
+                Ok(()) => return Sent::default(),
+                Err(error) if train.from.is_some() && source_gone(&error) => {
+                    let again = self.send(&Train { from: None, ..*train }, singly);
+                    return Sent { source_gone: true, ..again };
+                }
+                Err(error) if !several => return lost_one(&error),
+                // EIO: the device has no checksum offload; EINVAL: drivers, xfrm; EMSGSIZE: a segment above the MTU.
+                Err(error) if !matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE)) => {
+                    return Sent { lost: train.payload.len().div_ceil(train.segment), ..Sent::default() };
+                }
+                Err(_) => {}
+            }
+        }
+        self.send_singly(train, several && self.gso && !singly)
+    }
+
+    fn send_singly(&self, train: &Train<'_>, segmentation_refused: bool) -> Sent {
+        let mut sent = Sent { segmentation_refused, ..Sent::default() };
+        for datagram in train.payload.chunks(train.segment) {
+            let one = self.send(&Train { segment: datagram.len(), payload: datagram, ..*train }, true);
+            sent.lost += one.lost;
+            sent.too_big += one.too_big;
+            sent.source_gone |= one.source_gone;
+        }
+        sent
+    }
+
+    fn send_once(&self, train: &Train<'_>, segmented: bool) -> io::Result<()> {
+        let address = SockAddr::from(self.mapped(train.to));
+        let mut control = Control::new();
+        let mut iov = libc::iovec { iov_base: train.payload.as_ptr().cast_mut().cast(), iov_len: train.payload.len() };
+        // SAFETY: all-zero is a valid msghdr.
+        let mut msg: libc::msghdr = unsafe { std::mem::zeroed() };
+        msg.msg_name = address.as_ptr().cast_mut().cast();
+        msg.msg_namelen = address.len();
+        msg.msg_iov = &raw mut iov;
+        msg.msg_iovlen = 1;
+        msg.msg_control = control.0.as_mut_ptr().cast();
+        msg.msg_controllen = control.0.len() as _;
+        let segment = if segmented { u16::try_from(train.segment).ok() } else { None };
+        // SAFETY: `control` is alive and its length is given.
+        unsafe { cmsg::write(&mut msg, segment, train.from, self.v6) };
+        // SAFETY: every pointer in `msg` points to a local or to the payload, which sendmsg only reads.
+        let rc = unsafe { libc::sendmsg(self.as_raw_fd(), &raw const msg, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+        if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    fn mapped(&self, to: SocketAddr) -> SocketAddr {
+        match to.ip() {
+            IpAddr::V4(v4) if self.v6 => SocketAddr::new(v4.to_ipv6_mapped().into(), to.port()),
+            _ => to,
+        }
+    }
+}
+
+impl AsRawFd for UdpSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+fn source_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENETUNREACH | libc::EADDRNOTAVAIL | libc::ENODEV))
+}
+
+fn lost_one(error: &io::Error) -> Sent {
+    let too_big = usize::from(error.raw_os_error() == Some(libc::EMSGSIZE));
+    Sent { lost: 1, too_big, ..Sent::default() }
+}
+
+/// Root may exceed net.core.rmem_max; others get what the limit allows.
+fn enlarge(socket: &Socket) {
+    let fd = socket.as_raw_fd();
+    let size = SOCKET_BUFFER as libc::c_int;
+    if set(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, size).is_err() {
+        let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+    }
+    if set(fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, size).is_err() {
+        let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+    }
+}
+
+fn set(fd: RawFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    // SAFETY: the value is an int that lives through the call, and its size is given.
+    let rc = unsafe {
+        libc::setsockopt(fd, level, option, (&raw const value).cast(), size_of::<libc::c_int>() as libc::socklen_t)
+    };
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn socket_addr(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
+    match libc::c_int::from(name.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says that the storage holds a sockaddr_in.
+            let v4 = unsafe { &*(&raw const *name).cast::<libc::sockaddr_in>() };
+            let address = Ipv4Addr::from(v4.sin_addr.s_addr.to_ne_bytes());
+            Some(SocketAddr::new(address.into(), u16::from_be(v4.sin_port)))
+        }
+        libc::AF_INET6 => {
+            // SAFETY: the family says that the storage holds a sockaddr_in6.
+            let v6 = unsafe { &*(&raw const *name).cast::<libc::sockaddr_in6>() };
+            let address = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+            Some(match address.to_ipv4_mapped() {
+                Some(v4) => SocketAddr::new(v4.into(), u16::from_be(v6.sin6_port)),
+                None => std::net::SocketAddrV6::new(address, u16::from_be(v6.sin6_port), 0, v6.sin6_scope_id).into(),
+            })
+        }
+        _ => None,
+    }
+}
