@@ -27,9 +27,7 @@ pub enum KeyError {
 
 fn decode(text: &str) -> Result<[u8; KEY_LEN], KeyError> {
     let mut bytes = Zeroizing::new([0u8; KEY_LEN + 1]);
-    let len = STANDARD
-        .decode_slice(text.trim(), &mut bytes[..])
-        .map_err(|_| KeyError::Malformed)?;
+    let len = STANDARD.decode_slice(text.trim(), &mut bytes[..]).map_err(|_| KeyError::Malformed)?;
     if len != KEY_LEN {
         return Err(KeyError::Malformed);
     }
