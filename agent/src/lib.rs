@@ -1,6 +1,7 @@
 //! Every side effect of Warren: configuration, registry, netlink, guard, threads, admin socket, command line.
 
 pub mod config;
+pub mod demo;
 pub mod host;
 pub mod registry;
 pub mod status;
