@@ -235,6 +235,12 @@ impl Tunnel {
         self.start(self.clock.now(), jitter, out)
     }
 
+    /// A fresh handshake although there may be a session, to measure the way to the peer or to prove that it lives.
+    /// The session stays until the new one is there. `None` while the pace forbids it. `out` holds at least 148 bytes.
+    pub fn rehandshake(&mut self, jitter: u32, out: &mut [u8]) -> Option<usize> {
+        self.start(self.clock.now(), jitter, out)
+    }
+
     fn start(&mut self, now: Duration, jitter: u32, out: &mut [u8]) -> Option<usize> {
         if !self.pacing.allows(now) || out.len() < INITIATION_LEN {
             return None;

@@ -1,8 +1,11 @@
 //! Two tunnels that face each other, and the packets they exchange.
+#![allow(dead_code, reason = "each suite uses a part of it")]
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use warren_crypto::PrivateKey;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use warren_crypto::{PresharedKey, PrivateKey};
 use warren_crypto::message::BUFFER_LEN;
 use warren_crypto::tunnel::{Identity, Opened, Tunnel, TunnelConfig, TunnelError};
 
@@ -28,7 +31,7 @@ pub(crate) enum Outcome {
 /// How two ends are made.
 #[derive(Clone, Default)]
 pub(crate) struct Setup {
-    pub(crate) preshared: [Option<warren_crypto::PresharedKey>; 2],
+    pub(crate) preshared: [Option<PresharedKey>; 2],
     pub(crate) keepalive: [Option<u16>; 2],
 }
 
@@ -106,4 +109,9 @@ pub(crate) fn ipv4(id: u32, payload: usize) -> Vec<u8> {
     packet[16..20].copy_from_slice(&[10, 0, 1, 1]);
     packet[20..24].copy_from_slice(&id.to_be_bytes());
     packet
+}
+
+/// A preshared key of these bytes.
+pub(crate) fn preshared(bytes: [u8; 32]) -> PresharedKey {
+    STANDARD.encode(bytes).parse().expect("32 bytes in base64")
 }
