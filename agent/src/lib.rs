@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod demo;
+pub mod dataplane;
 pub mod host;
 pub mod registry;
 pub mod status;

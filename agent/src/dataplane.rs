@@ -1,0 +1,198 @@
+//! The data path: threads, tunnels and the forwarding table that they share.
+//!
+//! ```text
+//! worker q:   TUN queue q -> cut, seal -> UDP          UDP socket q -> open, check, join -> TUN queue q
+//! clerk:      handshakes, timers, waiting packets      (never on a worker)
+//! control:    swaps the snapshot, reads counters       (never waits for a worker)
+//! ```
+//!
+//! Locks: one mutex per peer around its session, taken once per run of packets; nothing else is shared and written.
+
+mod clerk;
+mod counters;
+mod peer;
+mod snapshot;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+use warren_crypto::PublicKey;
+use warren_crypto::tunnel::Identity;
+use warren_io::{Tun, TunConfig, UdpConfig, UdpSocket, Waker};
+use warren_overlay::forward::Drops;
+use warren_overlay::mesh::PeerSpec;
+use warren_overlay::record::NodeName;
+
+use crate::config::Offload;
+use clerk::Clerk;
+use counters::WorkerCounters;
+pub use peer::PeerCounters;
+use snapshot::Snapshot;
+use worker::Worker;
+
+/// What the data path is started with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// TUN device.
+    pub device: String,
+    /// Inner MTU.
+    pub mtu: u16,
+    /// UDP port.
+    pub port: u16,
+    /// SO_MARK of our datagrams; 0 for none.
+    pub mark: u32,
+    /// Threads; at least 1.
+    pub workers: usize,
+    /// Which offloads to use where the kernel has them.
+    pub offload: Offload,
+    /// This node's addresses, the first of each family answers "too big".
+    pub addresses: Vec<std::net::IpAddr>,
+}
+
+/// What a peer looks like from here.
+#[derive(Clone, Debug)]
+pub struct PeerReport {
+    /// Its name.
+    pub name: NodeName,
+    /// Its key.
+    pub public_key: PublicKey,
+    /// Where datagrams go.
+    pub endpoint: Option<SocketAddr>,
+    /// Age of the session; `None` without one.
+    pub handshake_age: Option<Duration>,
+    /// Somebody wants to send and has no session.
+    pub connecting: bool,
+    /// Traffic and drops.
+    pub counters: PeerCounters,
+}
+
+/// Everything the threads share.
+struct Shared {
+    identity: Identity,
+    options: Options,
+    snapshot: ArcSwap<Snapshot>,
+    sockets: Vec<UdpSocket>,
+    counters: Vec<WorkerCounters>,
+    stop: AtomicBool,
+}
+
+/// The running data path. Dropping it stops and joins every thread and closes the device.
+pub struct Dataplane {
+    shared: Arc<Shared>,
+    clerk: clerk::Mailbox,
+    wakers: Vec<Arc<Waker>>,
+    threads: Vec<JoinHandle<()>>,
+    offloads: Vec<&'static str>,
+}
+
+impl Dataplane {
+    /// Opens the device and the sockets and starts the threads. No peer yet: everything is dropped.
+    ///
+    /// # Errors
+    /// What the kernel says of the device or the port.
+    pub fn start(identity: Identity, options: Options) -> io::Result<Self> {
+        let workers = options.workers.max(1);
+        let sockets = warren_io::bind(&UdpConfig {
+            port: options.port,
+            sockets: workers,
+            gso: options.offload.udp_gso,
+            gro: options.offload.udp_gro,
+            mark: options.mark,
+        })?;
+        let tun = Tun::open(&TunConfig {
+            name: options.device.clone(),
+            mtu: options.mtu,
+            queues: workers,
+            tso: options.offload.tun_tso,
+            uso: options.offload.tun_uso,
+        })?;
+        let offloads = offloads(&tun, &sockets);
+        let shared = Arc::new(Shared {
+            identity,
+            options,
+            snapshot: ArcSwap::from_pointee(Snapshot::default()),
+            counters: (0..=workers).map(|_| WorkerCounters::default()).collect(),
+            sockets,
+            stop: AtomicBool::new(false),
+        });
+        let (mailbox, clerk) = Clerk::new(Arc::clone(&shared));
+        let mut dataplane = Self { shared, clerk: mailbox, wakers: Vec::new(), threads: Vec::new(), offloads };
+        dataplane.spawn(tun, clerk)?;
+        Ok(dataplane)
+    }
+
+    fn spawn(&mut self, tun: Tun, clerk: Clerk) -> io::Result<()> {
+        let coalesce = (tun.tso, tun.uso);
+        for (number, queue) in tun.queues.into_iter().enumerate() {
+            let waker = Arc::new(Waker::new()?);
+            let worker =
+                Worker::new(number, Arc::clone(&self.shared), queue, self.clerk.clone(), Arc::clone(&waker), coalesce);
+            self.wakers.push(waker);
+            self.threads.push(thread(format!("warren-worker-{number}"), move || worker.run())?);
+        }
+        self.threads.push(thread("warren-clerk".into(), move || clerk.run())?);
+        Ok(())
+    }
+
+    /// Makes these the peers and `local` this node's prefixes. Sessions of peers that stay are kept.
+    pub fn apply(&self, peers: &BTreeMap<NodeName, PeerSpec>, local: &[IpNet]) {
+        let now = self.shared.snapshot.load();
+        let next = now.with(peers, local, &self.shared.identity, self.shared.options.mtu);
+        self.shared.snapshot.store(Arc::new(next));
+    }
+
+    /// Every peer, by name.
+    pub fn peers(&self) -> Vec<PeerReport> {
+        self.shared.snapshot.load().peers().map(|peer| peer.report()).collect()
+    }
+
+    /// A fresh handshake with this peer, also when there is a session; `false` when it is no peer.
+    pub fn handshake(&self, name: &NodeName) -> bool {
+        let snapshot = self.shared.snapshot.load();
+        let slot = snapshot.peers().find(|peer| peer.name() == name).map(|peer| peer.slot());
+        slot.is_some_and(|slot| self.clerk.handshake_now(slot))
+    }
+
+    /// Drops by reason over all threads.
+    pub fn drops(&self) -> Drops {
+        counters::total(&self.shared.counters)
+    }
+
+    /// Offloads in use, by their configuration key.
+    pub fn offloads(&self) -> &[&'static str] {
+        &self.offloads
+    }
+}
+
+impl Drop for Dataplane {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.clerk.stop();
+        for waker in &self.wakers {
+            waker.wake();
+        }
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn thread(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name).spawn(body)
+}
+
+fn offloads(tun: &Tun, sockets: &[UdpSocket]) -> Vec<&'static str> {
+    let (gso, gro) = sockets.first().map_or((false, false), |socket| (socket.gso(), socket.gro()));
+    [("tun_tso", tun.tso), ("tun_uso", tun.uso), ("udp_gso", gso), ("udp_gro", gro)]
+        .into_iter()
+        .filter_map(|(name, on)| on.then_some(name))
+        .collect()
+}

@@ -1,0 +1,282 @@
+//! One peer: its session, where it is, what waits for it.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use warren_crypto::tunnel::{Identity, Opened, Tunnel, TunnelConfig, TunnelError};
+use warren_overlay::drops::DropReason;
+use warren_overlay::forward::{Open, Seal, Slot};
+use warren_overlay::mesh::PeerSpec;
+use warren_overlay::record::NodeName;
+
+use super::PeerReport;
+
+/// Packets that wait for a session, at most; the first second of a connection, not a buffer for an outage.
+const WAITING_MAX: usize = 64;
+/// Bytes that wait, at most: two superpackets.
+const WAITING_BYTES: usize = 128 << 10;
+/// After this nobody waits for an answer any longer.
+const WAITING_TIME: Duration = Duration::from_secs(10);
+/// Trains sent singly after a device refused segmentation, before it is tried again.
+const SINGLE_TRAINS: u32 = 4096;
+
+/// What passed and what did not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerCounters {
+    /// Inner packets sent.
+    pub tx_packets: u64,
+    /// Inner bytes sent.
+    pub tx_bytes: u64,
+    /// Inner packets received.
+    pub rx_packets: u64,
+    /// Inner bytes received.
+    pub rx_bytes: u64,
+    /// Lost either way.
+    pub drops: u64,
+}
+
+/// A peer in its slot.
+pub(super) struct Peer {
+    slot: Slot,
+    spec: PeerSpec,
+    mtu: usize,
+    session: Mutex<Session>,
+}
+
+/// What changes with every packet; behind the peer's mutex.
+pub(super) struct Session {
+    pub(super) tunnel: Tunnel,
+    pub(super) counters: PeerCounters,
+    endpoints: Vec<SocketAddr>,
+    endpoint: Option<SocketAddr>,
+    local: Option<IpAddr>,
+    attempts: usize,
+    waiting: VecDeque<Box<[u8]>>,
+    waiting_bytes: usize,
+    waiting_since: Option<Instant>,
+    asked: bool,
+    single_trains: u32,
+}
+
+/// Where and how to send a peer's trains.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Destination {
+    pub(super) slot: Slot,
+    pub(super) to: SocketAddr,
+    pub(super) from: Option<IpAddr>,
+    pub(super) singly: bool,
+}
+
+impl Peer {
+    pub(super) fn new(slot: Slot, spec: PeerSpec, identity: &Identity, mtu: u16) -> Self {
+        let tunnel = Tunnel::new(
+            identity,
+            TunnelConfig {
+                peer: spec.public_key,
+                preshared_key: spec.preshared_key.clone(),
+                persistent_keepalive: spec.persistent_keepalive,
+                number: slot,
+            },
+        );
+        let session = Session {
+            tunnel,
+            counters: PeerCounters::default(),
+            endpoint: spec.endpoints.first().copied(),
+            endpoints: spec.endpoints.clone(),
+            local: None,
+            attempts: 0,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            waiting_since: None,
+            asked: false,
+            single_trains: 0,
+        };
+        Self { slot, mtu: peer_mtu(&spec, mtu), spec, session: Mutex::new(session) }
+    }
+
+    /// The same tunnel under a changed description, or `None` when the change needs a new tunnel.
+    pub(super) fn keeps_tunnel(&self, spec: &PeerSpec) -> bool {
+        self.spec.public_key == spec.public_key
+            && self.spec.preshared_key == spec.preshared_key
+            && self.spec.persistent_keepalive == spec.persistent_keepalive
+    }
+
+    pub(super) fn is(&self, spec: &PeerSpec) -> bool {
+        self.spec == *spec
+    }
+
+    pub(super) fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    pub(super) fn name(&self) -> &NodeName {
+        &self.spec.name
+    }
+
+    pub(super) fn spec(&self) -> &PeerSpec {
+        &self.spec
+    }
+
+    /// The largest inner packet on the way to it.
+    pub(super) fn mtu(&self) -> usize {
+        self.mtu
+    }
+
+    /// A thread that panicked while it held the lock left at worst a miscounted packet behind.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn report(&self) -> PeerReport {
+        let session = self.lock();
+        PeerReport {
+            name: self.spec.name.clone(),
+            public_key: self.spec.public_key,
+            endpoint: session.endpoint,
+            handshake_age: session.tunnel.status().handshake_age,
+            connecting: !session.tunnel.has_session() && session.attempts > 0,
+            counters: session.counters,
+        }
+    }
+}
+
+/// A peer's new description with the session of the old one.
+pub(super) fn inherit(old: &Peer, spec: PeerSpec, identity: &Identity, mtu: u16) -> Peer {
+    let new = Peer::new(old.slot, spec, identity, mtu);
+    {
+        let (mut from, mut to) = (old.lock(), new.lock());
+        // The old snapshot may still be read by a worker for a moment: it then finds a fresh tunnel without a session.
+        std::mem::swap(&mut from.tunnel, &mut to.tunnel);
+        std::mem::swap(&mut from.waiting, &mut to.waiting);
+        to.waiting_bytes = std::mem::take(&mut from.waiting_bytes);
+        to.counters = from.counters;
+        to.attempts = from.attempts;
+        if from.endpoints == to.endpoints {
+            to.endpoint = from.endpoint;
+            to.local = from.local;
+        }
+    }
+    new
+}
+
+fn peer_mtu(spec: &PeerSpec, own: u16) -> usize {
+    usize::from(spec.mtu.unwrap_or(own).min(own))
+}
+
+impl Session {
+    /// Where to send; `None` while nobody knows.
+    pub(super) fn destination(&mut self, slot: Slot) -> Option<Destination> {
+        let singly = self.single_trains > 0;
+        self.single_trains = self.single_trains.saturating_sub(1);
+        Some(Destination { slot, to: self.endpoint?, from: self.local, singly })
+    }
+
+    /// An authentic datagram came from here: the peer is there now (roaming).
+    pub(super) fn heard(&mut self, from: SocketAddr, to: Option<IpAddr>) {
+        if self.endpoint != Some(from) || self.local != to {
+            self.endpoint = Some(from);
+            self.local = to;
+        }
+    }
+
+    pub(super) fn forget_local(&mut self) {
+        self.local = None;
+    }
+
+    pub(super) fn refuse_segmentation(&mut self) {
+        self.single_trains = SINGLE_TRAINS;
+    }
+
+    /// An initiation is about to leave: the second and later ones try the next endpoint.
+    pub(super) fn attempt(&mut self) {
+        if self.attempts > 0 && !self.endpoints.is_empty() {
+            self.endpoint = self.endpoints.get(self.attempts % self.endpoints.len()).copied();
+            self.local = None;
+        }
+        self.attempts += 1;
+    }
+
+    pub(super) fn connected(&mut self) {
+        self.attempts = 0;
+    }
+
+    /// Keeps a packet until there is a session. True when the clerk must be asked for one.
+    ///
+    /// # Errors
+    /// [`DropReason::QueueFull`].
+    pub(super) fn wait(&mut self, packet: &[u8]) -> Result<bool, DropReason> {
+        if self.waiting.len() >= WAITING_MAX || self.waiting_bytes + packet.len() > WAITING_BYTES {
+            return Err(DropReason::QueueFull);
+        }
+        self.waiting_bytes += packet.len();
+        self.waiting.push_back(packet.into());
+        Ok(!std::mem::replace(&mut self.asked, true))
+    }
+
+    pub(super) fn answered(&mut self) {
+        self.asked = false;
+    }
+
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// The next packet that waited.
+    pub(super) fn next_waiting(&mut self) -> Option<Box<[u8]>> {
+        self.waiting_since = None;
+        let packet = self.waiting.pop_front()?;
+        self.waiting_bytes -= packet.len();
+        Some(packet)
+    }
+
+    /// Whether what waits has waited too long; starts the clock at the first call.
+    pub(super) fn is_stale(&mut self, now: Instant) -> bool {
+        now.duration_since(*self.waiting_since.get_or_insert(now)) > WAITING_TIME
+    }
+
+    /// The tunnel gave up: nobody will wait for these any longer. Gives their number.
+    pub(super) fn abandon_waiting(&mut self) -> u64 {
+        self.waiting_bytes = 0;
+        self.waiting_since = None;
+        let lost = self.waiting.len() as u64;
+        self.waiting.clear();
+        lost
+    }
+}
+
+impl Seal for Session {
+    fn seal(&mut self, plaintext: &[u8], out: &mut [u8]) -> Result<usize, DropReason> {
+        self.tunnel.seal(plaintext, out).map_err(reason)
+    }
+}
+
+/// A session together with where the datagrams came from.
+pub(super) struct Opening<'s> {
+    pub(super) session: &'s mut Session,
+    pub(super) from: SocketAddr,
+    pub(super) to: Option<IpAddr>,
+}
+
+impl Open for Opening<'_> {
+    fn open(&mut self, datagram: &[u8], out: &mut [u8]) -> Result<usize, DropReason> {
+        let len = match self.session.tunnel.open(self.from.ip(), datagram, out).map_err(reason)? {
+            Opened::Packet(packet) => packet.len(),
+            Opened::Keepalive | Opened::Reply(_) => 0,
+        };
+        self.session.heard(self.from, self.to);
+        Ok(len)
+    }
+}
+
+/// The drop that a tunnel's refusal is.
+pub(super) fn reason(error: TunnelError) -> DropReason {
+    match error {
+        TunnelError::NoSession => DropReason::NoSession,
+        TunnelError::Buffer | TunnelError::Malformed => DropReason::Malformed,
+        TunnelError::Replay => DropReason::Replay,
+        TunnelError::Forged => DropReason::Forged,
+        TunnelError::Handshake => DropReason::Handshake,
+    }
+}

@@ -1,0 +1,124 @@
+//! UDP to TUN.
+
+use std::io::IoSlice;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::MutexGuard;
+
+use warren_crypto::message::Message;
+use warren_io::TunQueue;
+use warren_overlay::drops::DropReason;
+use warren_overlay::forward::Slot;
+use warren_overlay::offload::{PARTS_MAX, Write};
+
+use super::super::counters::WorkerCounters;
+use super::super::peer::{Opening, Session};
+use super::super::snapshot::Snapshot;
+use super::{Worker, lost};
+
+/// Bytes after which the turn goes back to the TUN.
+const TURN_BYTES: usize = 60_000;
+/// System calls after which the turn goes back to the TUN.
+const TURN_TRAINS: usize = 64;
+
+/// The peer whose session is locked right now.
+type Held<'s> = Option<(Slot, MutexGuard<'s, Session>)>;
+
+impl Worker {
+    /// Takes trains off the socket and delivers them; false when there was none.
+    pub(super) fn receive_turn(&mut self, snapshot: &Snapshot) -> bool {
+        let (mut bytes, mut trains) = (0, 0);
+        while bytes < TURN_BYTES && trains < TURN_TRAINS {
+            let received = match self.shared.sockets[self.number].recv(&mut self.train) {
+                Ok(received) => received,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                // An ICMP error of an earlier send, or a signal; the next call is fine.
+                Err(_) => {
+                    trains += 1;
+                    continue;
+                }
+            };
+            trains += 1;
+            bytes += received.len;
+            let train = std::mem::take(&mut self.train);
+            let datagrams = train[..received.len].chunks(received.segment);
+            self.open_train(snapshot, datagrams, received.from, received.to);
+            self.train = train;
+        }
+        self.deliver();
+        trains > 0
+    }
+
+    fn open_train<'d>(
+        &mut self,
+        snapshot: &Snapshot,
+        datagrams: impl Iterator<Item = &'d [u8]>,
+        from: SocketAddr,
+        to: Option<IpAddr>,
+    ) {
+        let mut held: Held<'_> = None;
+        for datagram in datagrams {
+            match Message::classify(datagram) {
+                Some(Message::Data { peer, .. }) => {
+                    if held.as_ref().is_none_or(|(slot, _)| *slot != peer) {
+                        drop(held.take());
+                        held = snapshot.peer(peer).map(|found| (peer, found.lock()));
+                    }
+                    match held.as_mut() {
+                        Some((slot, session)) => self.open_data(snapshot, *slot, session, datagram, (from, to)),
+                        None => self.drop_packets(DropReason::UnknownTunnel, 1),
+                    }
+                }
+                Some(_) => {
+                    if !self.clerk.handshake(datagram, from, to) {
+                        self.drop_packets(DropReason::Handshake, 1);
+                    }
+                }
+                None => self.drop_packets(DropReason::NotWireGuard, 1),
+            }
+        }
+    }
+
+    fn open_data(
+        &mut self,
+        snapshot: &Snapshot,
+        slot: Slot,
+        session: &mut Session,
+        datagram: &[u8],
+        (from, to): (SocketAddr, Option<IpAddr>),
+    ) {
+        if self.inbound.is_full_for(datagram.len()) {
+            self.deliver();
+        }
+        let had_session = session.tunnel.has_session();
+        let mut opening = Opening { session, from, to };
+        match self.inbound.open(&snapshot.table, slot, datagram, &mut opening) {
+            Ok(0) => {}
+            Ok(len) => {
+                session.counters.rx_packets += 1;
+                session.counters.rx_bytes += len as u64;
+            }
+            Err(reason) => lost(session, &self.shared.counters[self.number], reason),
+        }
+        // The first data packet is what confirms a responder's session.
+        if !had_session && session.tunnel.has_session() && session.has_waiting() {
+            self.clerk.connect(slot);
+        }
+    }
+
+    fn deliver(&mut self) {
+        let Self { inbound, queue, shared, number, .. } = self;
+        let counters = &shared.counters[*number];
+        inbound.deliver(|buf, frame| write_frame(queue, counters, buf, frame));
+    }
+}
+
+fn write_frame(queue: &TunQueue, counters: &WorkerCounters, buf: &[u8], frame: &Write<'_>) {
+    let mut parts = [IoSlice::new(&[]); PARTS_MAX + 1];
+    parts[0] = IoSlice::new(&frame.vnet);
+    for (part, span) in parts[1..].iter_mut().zip(frame.parts) {
+        *part = IoSlice::new(&buf[span.clone()]);
+    }
+    if queue.send(&parts[..=frame.parts.len()]).is_err() {
+        counters.add(DropReason::TunWriteFailed, frame.segments as u64);
+    }
+}
