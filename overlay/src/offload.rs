@@ -2,6 +2,8 @@
 
 mod coalesce;
 mod cut;
+#[cfg(test)]
+mod tests;
 
 pub use coalesce::{Coalescer, PARTS_MAX, Write};
 pub use cut::Cutter;

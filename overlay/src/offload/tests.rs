@@ -1,0 +1,267 @@
+//! Cutting and joining against a naive segmentation, and against each other.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::checksum::Sum;
+use crate::packet::{TCP, UDP, View};
+
+/// A flow's headers.
+#[derive(Clone, Debug)]
+struct Flow {
+    v6: bool,
+    protocol: u8,
+    options: usize,
+    sequence: u32,
+    flags: u8,
+}
+
+impl Flow {
+    fn ip_len(&self) -> usize {
+        if self.v6 { 40 } else { 20 }
+    }
+
+    fn header_len(&self) -> usize {
+        self.ip_len() + if self.protocol == TCP { 20 + self.options } else { 8 }
+    }
+
+    /// One whole packet with right checksums.
+    fn packet(&self, payload: &[u8], offset: usize, id: u16, flags: u8) -> Vec<u8> {
+        let t = self.ip_len();
+        let len = self.header_len() + payload.len();
+        let mut packet = vec![0u8; self.header_len()];
+        if self.v6 {
+            packet[0] = 0x60;
+            packet[4..6].copy_from_slice(&((len - 40) as u16).to_be_bytes());
+            packet[6..8].copy_from_slice(&[self.protocol, 64]);
+            packet[8] = 0xfd;
+            packet[23] = 1;
+            packet[24] = 0xfd;
+            packet[39] = 2;
+        } else {
+            packet[0] = 0x45;
+            packet[2..4].copy_from_slice(&(len as u16).to_be_bytes());
+            packet[4..6].copy_from_slice(&id.to_be_bytes());
+            packet[6] = 0x40;
+            packet[8..10].copy_from_slice(&[64, self.protocol]);
+            packet[12..20].copy_from_slice(&[10, 1, 0, 2, 10, 2, 0, 2]);
+            let sum = Sum::default().add_bytes(&packet[..20]).finish();
+            packet[10..12].copy_from_slice(&sum);
+        }
+        packet[t..t + 4].copy_from_slice(&[0x9c, 0x40, 0x14, 0x51]);
+        if self.protocol == TCP {
+            packet[t + 4..t + 8].copy_from_slice(&self.sequence.wrapping_add(offset as u32).to_be_bytes());
+            packet[t + 8..t + 12].copy_from_slice(&7u32.to_be_bytes());
+            packet[t + 12] = (((20 + self.options) / 4) as u8) << 4;
+            packet[t + 13] = flags;
+            packet[t + 14..t + 16].copy_from_slice(&512u16.to_be_bytes());
+            packet[t + 20..].fill(1);
+        } else {
+            packet[t + 4..t + 6].copy_from_slice(&((len - t) as u16).to_be_bytes());
+        }
+        packet.extend_from_slice(payload);
+        let view = View::parse(&packet).unwrap();
+        let sum = Sum::default()
+            .add_pseudo(view.source, view.destination, self.protocol)
+            .add_u16((len - t) as u16)
+            .add_bytes(&packet[t..])
+            .finish();
+        let field = t + if self.protocol == TCP { 16 } else { 6 };
+        packet[field..field + 2].copy_from_slice(&if self.protocol == UDP && sum == [0, 0] { [0xff; 2] } else { sum });
+        packet
+    }
+
+    /// What the network would carry: the definition that both sides are measured against.
+    fn segments(&self, payload: &[u8], size: usize) -> Vec<Vec<u8>> {
+        let last = payload.len().div_ceil(size).max(1) - 1;
+        payload
+            .chunks(size)
+            .enumerate()
+            .map(|(i, chunk)| {
+                let mut flags = self.flags;
+                if i != last {
+                    flags &= !0x09;
+                }
+                if i != 0 {
+                    flags &= !0x80;
+                }
+                self.packet(chunk, i * size, 100 + i as u16, flags)
+            })
+            .collect()
+    }
+
+    fn vnet(&self, size: usize) -> VnetHeader {
+        VnetHeader {
+            needs_csum: true,
+            gso: if self.protocol == TCP { Gso::Tcp } else { Gso::Udp },
+            gso_size: size as u16,
+            csum_start: self.ip_len() as u16,
+            csum_offset: if self.protocol == TCP { 16 } else { 6 },
+        }
+    }
+}
+
+fn flow() -> impl Strategy<Value = Flow> {
+    (
+        any::<bool>(),
+        prop_oneof![Just(TCP), Just(UDP)],
+        0usize..=10,
+        any::<u32>(),
+        prop_oneof![Just(0x10u8), Just(0x18), Just(0x99)],
+    )
+        .prop_map(|(v6, protocol, words, sequence, flags)| Flow {
+            v6,
+            protocol,
+            options: words * 4,
+            sequence,
+            flags,
+        })
+}
+
+fn cut(packet: &[u8], vnet: VnetHeader, mtu: usize) -> Result<Vec<Vec<u8>>, DropReason> {
+    let mut buf = packet.to_vec();
+    buf.extend_from_slice(&[0xee; 16]);
+    let view = View::parse(packet)?;
+    let mut cutter = Cutter::new(&mut buf, view, vnet, mtu)?;
+    let mut pieces = Vec::new();
+    while let Some(piece) = cutter.next() {
+        pieces.push(piece.to_vec());
+    }
+    Ok(pieces)
+}
+
+/// The frames that a train of these packets becomes.
+fn join(packets: &[Vec<u8>]) -> Vec<([u8; VNET_HDR_LEN], Vec<u8>, usize)> {
+    let mut buf: Vec<u8> = packets.concat();
+    let mut coalescer = Coalescer::new(true, true);
+    let mut frames = Vec::new();
+    let mut write = |buf: &mut [u8], frame: &Write<'_>| {
+        let bytes = frame.parts.iter().flat_map(|part| buf[part.clone()].to_vec()).collect();
+        frames.push((frame.vnet, bytes, frame.segments));
+    };
+    let mut at = 0;
+    for packet in packets {
+        coalescer.push(&mut buf, at, View::parse(packet).unwrap(), &mut write);
+        at += packet.len();
+    }
+    coalescer.flush(&mut buf, &mut write);
+    frames
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn a_cut_superpacket_is_what_the_network_would_carry(
+        flow in flow(), payload in proptest::collection::vec(any::<u8>(), 1..9000), size in 1usize..1400, spare in 0usize..40
+    ) {
+        let whole = flow.packet(&payload, 0, 100, flow.flags);
+        let mtu = flow.header_len() + size + spare;
+        let pieces = cut(&whole, flow.vnet(size), mtu).unwrap();
+        let expected = flow.segments(&payload, size);
+        prop_assert_eq!(pieces.len(), expected.len());
+        for (piece, expected) in pieces.iter().zip(&expected) {
+            prop_assert_eq!(&piece[..expected.len()], &expected[..]);
+            prop_assert!(piece[expected.len()..].iter().all(|byte| *byte == 0));
+            prop_assert!(piece.len() % 16 == 0 || piece.len() == mtu);
+        }
+    }
+
+    #[test]
+    fn joined_segments_cut_again_are_the_same_segments(
+        flow in flow(), payload in proptest::collection::vec(any::<u8>(), 1..20000), size in 200usize..1400
+    ) {
+        let mut flow = flow;
+        flow.flags &= !0x80;
+        let segments = flow.segments(&payload, size);
+        let mut again = Vec::new();
+        for (vnet, bytes, _) in join(&segments) {
+            let vnet = VnetHeader::parse(&vnet).unwrap();
+            again.extend(cut(&bytes, vnet, 65_535).unwrap().into_iter().map(|mut piece| {
+                piece.truncate(View::parse(&piece).unwrap().len);
+                piece
+            }));
+        }
+        // A joined run says PSH on its last segment; the sender's flag is not worth a second header.
+        if flow.protocol == UDP || flow.flags & 0x08 != 0 {
+            prop_assert_eq!(again, segments);
+        } else {
+            prop_assert_eq!(again.len(), segments.len());
+        }
+    }
+
+    #[test]
+    fn any_bytes_and_any_vnet_header_are_cut_or_refused(
+        packet in proptest::collection::vec(any::<u8>(), 0..300), header in any::<[u8; 10]>(), mtu in 0usize..2000
+    ) {
+        if let Ok(vnet) = VnetHeader::parse(&header) {
+            let _ = cut(&packet, vnet, mtu);
+        }
+    }
+
+    #[test]
+    fn damaged_segments_are_never_joined_into_something_valid(
+        payload in proptest::collection::vec(any::<u8>(), 3000..4000), at in 0usize..4000, bit in 0u8..8
+    ) {
+        let flow = Flow { v6: false, protocol: TCP, options: 12, sequence: 1, flags: 0x10 };
+        let mut segments = flow.segments(&payload, 1000);
+        let at = at % segments.iter().map(Vec::len).sum::<usize>();
+        let (mut index, mut offset) = (0, at);
+        while offset >= segments[index].len() {
+            offset -= segments[index].len();
+            index += 1;
+        }
+        segments[index][offset] ^= 1 << bit;
+        prop_assume!(View::parse(&segments[index]).is_ok_and(|view| view.len == segments[index].len()));
+        let damaged = segments[index].clone();
+        let frames = join(&segments);
+        prop_assert!(frames.iter().any(|(vnet, bytes, n)| *n == 1 && *vnet == [0; 10] && *bytes == damaged));
+    }
+}
+
+#[test]
+fn a_pure_acknowledgement_passes_alone_and_keeps_its_place() {
+    let flow = Flow { v6: false, protocol: TCP, options: 12, sequence: 1, flags: 0x10 };
+    let mut packets = flow.segments(&[7; 2000], 1000);
+    packets.insert(1, flow.packet(&[], 0, 5, 0x10));
+    let frames = join(&packets);
+    assert_eq!(frames.iter().map(|(_, bytes, _)| bytes.clone()).collect::<Vec<_>>(), packets);
+}
+
+#[test]
+fn a_run_ends_behind_a_shorter_segment() {
+    let flow = Flow { v6: true, protocol: UDP, options: 0, sequence: 0, flags: 0 };
+    let mut packets = flow.segments(&[7; 2500], 1000);
+    packets.extend(flow.segments(&[8; 1000], 1000));
+    assert_eq!(join(&packets).iter().map(|(_, _, n)| *n).collect::<Vec<_>>(), [3, 1]);
+}
+
+#[test]
+fn a_checksum_that_the_kernel_left_open_is_completed() {
+    let flow = Flow { v6: false, protocol: TCP, options: 0, sequence: 1, flags: 0x02 };
+    let right = flow.packet(&[], 0, 1, 0x02);
+    let mut open = right.clone();
+    let view = View::parse(&right).unwrap();
+    let partial = Sum::default().add_pseudo(view.source, view.destination, TCP).add_u16(20).partial();
+    open[36..38].copy_from_slice(&partial);
+    let vnet = VnetHeader { gso: Gso::None, gso_size: 0, ..flow.vnet(1) };
+    assert_eq!(cut(&open, vnet, 1500).unwrap()[0][..right.len()], right[..]);
+}
+
+#[test]
+fn a_superpacket_with_segments_beyond_the_mtu_is_too_big() {
+    let flow = Flow { v6: false, protocol: TCP, options: 0, sequence: 1, flags: 0x10 };
+    let whole = flow.packet(&[1; 5000], 0, 1, 0x10);
+    assert_eq!(cut(&whole, flow.vnet(1400), 1439), Err(DropReason::TooBig));
+    assert!(cut(&whole, flow.vnet(1400), 1440).is_ok());
+}
+
+#[test]
+fn a_checksum_field_outside_the_packet_is_refused() {
+    let flow = Flow { v6: false, protocol: TCP, options: 0, sequence: 1, flags: 0x10 };
+    let whole = flow.packet(&[1; 10], 0, 1, 0x10);
+    for (csum_start, csum_offset) in [(0, 16), (20, 40), (u16::MAX, 16), (20, u16::MAX)] {
+        let vnet = VnetHeader { needs_csum: true, gso: Gso::None, gso_size: 0, csum_start, csum_offset };
+        assert_eq!(cut(&whole, vnet, 1500), Err(DropReason::BadOffload));
+    }
+}
