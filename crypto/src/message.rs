@@ -70,3 +70,61 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     let field = bytes.get(at..at + 4)?;
     Some(u32::from_le_bytes(field.try_into().ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn datagram(kind: u8, len: usize) -> Vec<u8> {
+        let mut bytes: Vec<u8> = (0..len).map(|at| at as u8).collect();
+        bytes[..4].copy_from_slice(&[kind, 0, 0, 0]);
+        bytes
+    }
+
+    #[test]
+    fn each_message_is_known_by_its_type_and_its_exact_length() {
+        assert_eq!(Message::classify(&datagram(1, 148)), Some(Message::Initiation));
+        assert_eq!(Message::classify(&datagram(2, 92)), Some(Message::Reply { peer: 0x000b_0a09 }));
+        assert_eq!(Message::classify(&datagram(3, 64)), Some(Message::Reply { peer: 0x0007_0605 }));
+        let data = Message::Data { peer: 0x0007_0605, counter: 0x0f0e_0d0c_0b0a_0908 };
+        assert_eq!(Message::classify(&datagram(4, 32)), Some(data));
+        assert_eq!(Message::classify(&datagram(4, DATAGRAM_MAX)), Some(data));
+    }
+
+    #[test]
+    fn any_other_length_or_reserved_byte_is_not_wireguard() {
+        for (kind, len) in [(1, 147), (1, 149), (2, 91), (2, 93), (3, 63), (3, 65), (4, 31), (0, 148), (5, 148)] {
+            assert_eq!(Message::classify(&datagram(kind, len)), None, "type {kind}, {len} bytes");
+        }
+        for reserved in 1..4 {
+            let mut bytes = datagram(4, 64);
+            bytes[reserved] = 1;
+            assert_eq!(Message::classify(&bytes), None);
+        }
+    }
+
+    #[test]
+    fn a_peer_number_never_reaches_the_bit_of_associations() {
+        let largest_index = (PEER_NUMBER_LIMIT - 1) << 8 | 0xff;
+        assert_eq!(largest_index >> 31, 0);
+    }
+
+    proptest! {
+        #[test]
+        fn no_datagram_makes_classifying_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
+            let _ = Message::classify(&bytes);
+        }
+
+        #[test]
+        fn no_length_of_a_known_type_makes_classifying_panic(kind in 0u8..6, len in 0usize..200) {
+            let mut bytes = vec![0; len];
+            if let Some(first) = bytes.first_mut() {
+                *first = kind;
+            }
+            let is_message = matches!((kind, len), (1, 148) | (2, 92) | (3, 64) | (4, 32..));
+            prop_assert_eq!(Message::classify(&bytes).is_some(), is_message);
+        }
+    }
+}

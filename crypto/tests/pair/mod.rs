@@ -5,18 +5,19 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use warren_crypto::message::{BUFFER_LEN, INITIATION_LEN};
+use warren_crypto::tunnel::{Identity, Initiator, Opened, Tunnel, TunnelConfig, TunnelError};
 use warren_crypto::{PresharedKey, PrivateKey};
-use warren_crypto::message::BUFFER_LEN;
-use warren_crypto::tunnel::{Identity, Opened, Tunnel, TunnelConfig, TunnelError};
 
 /// Where every datagram of a test comes from.
 pub(crate) const FROM: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 /// Far above what any test does in a second.
 pub(crate) const UNLIMITED: u64 = 1 << 40;
 
-/// One end: the tunnel and where its output goes.
+/// One end: the tunnel, its node, and where its output goes.
 pub(crate) struct End {
     pub(crate) tunnel: Tunnel,
+    pub(crate) identity: Identity,
     out: Vec<u8>,
 }
 
@@ -28,35 +29,44 @@ pub(crate) enum Outcome {
     Reply(Vec<u8>),
 }
 
-/// How two ends are made.
-#[derive(Clone, Default)]
+/// How two ends are made. Building twice makes them anew with the same keys.
+#[derive(Clone)]
 pub(crate) struct Setup {
+    pub(crate) keys: [PrivateKey; 2],
     pub(crate) preshared: [Option<PresharedKey>; 2],
     pub(crate) keepalive: [Option<u16>; 2],
+    pub(crate) handshakes_per_second: [u64; 2],
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            keys: [PrivateKey::generate(), PrivateKey::generate()],
+            preshared: [None, None],
+            keepalive: [None; 2],
+            handshakes_per_second: [UNLIMITED; 2],
+        }
+    }
 }
 
 impl Setup {
     /// Two ends that know each other, at rest.
-    pub(crate) fn build(self) -> [End; 2] {
-        let keys = [PrivateKey::generate(), PrivateKey::generate()];
-        let publics = [keys[0].public_key(), keys[1].public_key()];
-        let mut side = 0;
-        keys.map(|key| {
+    pub(crate) fn build(&self) -> [End; 2] {
+        [0, 1].map(|side| {
             let config = TunnelConfig {
-                peer: publics[1 - side],
+                peer: self.keys[1 - side].public_key(),
                 preshared_key: self.preshared[side].clone(),
                 persistent_keepalive: self.keepalive[side],
                 number: side as u32 + 7,
             };
-            side += 1;
-            End::new(&Identity::new(key, UNLIMITED), config)
+            End::new(Identity::new(self.keys[side].clone(), self.handshakes_per_second[side]), config)
         })
     }
 }
 
 impl End {
-    pub(crate) fn new(identity: &Identity, config: TunnelConfig) -> Self {
-        Self { tunnel: Tunnel::new(identity, config), out: vec![0; BUFFER_LEN] }
+    pub(crate) fn new(identity: Identity, config: TunnelConfig) -> Self {
+        Self { tunnel: Tunnel::new(&identity, config), identity, out: vec![0; BUFFER_LEN] }
     }
 
     pub(crate) fn initiate(&mut self) -> Option<Vec<u8>> {
@@ -65,6 +75,7 @@ impl End {
     }
 
     pub(crate) fn tick(&mut self) -> Option<Vec<u8>> {
+        self.identity.reset_limiter();
         let len = self.tunnel.tick(0, &mut self.out)?;
         Some(self.out[..len].to_vec())
     }
@@ -75,11 +86,22 @@ impl End {
     }
 
     pub(crate) fn open(&mut self, datagram: &[u8]) -> Result<Outcome, TunnelError> {
-        Ok(match self.tunnel.open(FROM, datagram, &mut self.out)? {
-            Opened::Packet(packet) => Outcome::Packet(packet.to_vec()),
-            Opened::Keepalive => Outcome::Keepalive,
-            Opened::Reply(reply) => Outcome::Reply(reply.to_vec()),
-        })
+        open(&mut self.tunnel, datagram, &mut self.out)
+    }
+
+    /// Opens with an output buffer of `room` bytes.
+    pub(crate) fn open_within(&mut self, datagram: &[u8], room: usize) -> Result<Outcome, TunnelError> {
+        open(&mut self.tunnel, datagram, &mut self.out[..room])
+    }
+
+    /// As a node does: an initiation is identified before a tunnel may see it.
+    pub(crate) fn receive(&mut self, datagram: &[u8]) -> Result<Outcome, TunnelError> {
+        if datagram.len() == INITIATION_LEN
+            && let Initiator::Cookie(reply) = self.identity.identify(FROM, datagram, &mut self.out)?
+        {
+            return Ok(Outcome::Reply(reply.to_vec()));
+        }
+        self.open(datagram)
     }
 
     /// Opens a datagram that must be answered.
@@ -89,6 +111,14 @@ impl End {
             other => panic!("expected an answer, got {other:?}"),
         }
     }
+}
+
+fn open(tunnel: &mut Tunnel, datagram: &[u8], out: &mut [u8]) -> Result<Outcome, TunnelError> {
+    Ok(match tunnel.open(FROM, datagram, out)? {
+        Opened::Packet(packet) => Outcome::Packet(packet.to_vec()),
+        Opened::Keepalive => Outcome::Keepalive,
+        Opened::Reply(reply) => Outcome::Reply(reply.to_vec()),
+    })
 }
 
 /// A whole handshake, begun by the first end; both can seal afterwards.
