@@ -36,18 +36,16 @@ impl Agents {
 
     /// Waits until every agent knows all others and its host is as it should be; what each says of itself.
     pub(super) fn ready(&mut self, world: &World, stop: &Interrupt) -> Result<Vec<Status>> {
-        let mut waiting = String::new();
+        let mut problems = String::new();
         let ready = stop.until(READY_LIMIT, "the agents do not become ready", || {
-            for (service, node) in self.services.iter_mut().zip(&world.nodes) {
-                service.check().map_err(|error| with_log(&error, node))?;
-            }
+            self.services.iter_mut().try_for_each(Service::check)?;
             let all: Vec<Status> = world.nodes.iter().filter_map(|node| self.status(node, stop)).collect();
-            waiting = all.iter().flat_map(|status| &status.problems).cloned().collect::<Vec<_>>().join("; ");
+            problems = all.iter().flat_map(|status| &status.problems).map(|problem| format!("\n  {problem}")).collect();
             let good = all.len() == world.nodes.len() && all.iter().all(|status| is_ready(status, world));
             Ok(good.then_some(all))
         });
         ready.map_err(|error| match error {
-            Error::Failed(text) => Error::new(format!("{text} {waiting}\n{}", logs(world))),
+            Error::Failed(text) => Error::new(format!("{text}{problems}\n{}", logs(world))),
             Error::Interrupted => error,
         })
     }
@@ -135,10 +133,6 @@ pub(super) fn program() -> Result<String> {
 
 fn log(node: &Node) -> std::path::PathBuf {
     node.folder.join("agent.log")
-}
-
-fn with_log(error: &Error, node: &Node) -> Error {
-    Error::new(format!("{error}\n{}", tail(node)))
 }
 
 fn logs(world: &World) -> String {
