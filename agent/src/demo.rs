@@ -106,7 +106,7 @@ fn show(args: &Args, screen: &screen::Screen) -> Result<bool> {
     requirements::check(args.registry)?;
     let stop = interrupt::Interrupt::watch()?;
     leftovers::sweep(screen);
-    let report = story::tell(args, screen, &stop)?;
+    let report = story::Story { args, screen, stop: &stop }.tell()?;
     screen.result(&match args.output {
         Output::Text => report.table(),
         Output::Json => report.json(),
