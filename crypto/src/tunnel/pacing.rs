@@ -88,3 +88,77 @@ fn pause(failures: u32, jitter: u32) -> Duration {
     let whole = PAUSE_MAX_MS.min(1_000 << failures.min(6));
     Duration::from_millis(whole - u64::from(jitter) % (whole / 2 + 1))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn pauses_double_from_one_second_to_a_minute() {
+        let whole: Vec<_> = (0..9).map(|failures| pause(failures, 0).as_secs()).collect();
+        assert_eq!(whole, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+    }
+
+    #[test]
+    fn unanswered_series_are_ever_farther_apart_until_one_is_answered() {
+        let mut pacing = Pacing::default();
+        let mut now = Duration::ZERO;
+        let mut gap_after_series = |pacing: &mut Pacing| {
+            pacing.initiated(now, 0);
+            now += REKEY_ATTEMPT_TIME;
+            pacing.expired(now, 0);
+            let began = now;
+            while !pacing.allows(now) {
+                now += SECOND;
+            }
+            now - began
+        };
+        let gaps: Vec<_> = (0..8).map(|_| gap_after_series(&mut pacing).as_secs()).collect();
+        assert_eq!(gaps, [1, 2, 4, 8, 16, 32, 60, 60]);
+        pacing.confirmed();
+        assert_eq!(gap_after_series(&mut pacing), SECOND);
+    }
+
+    #[test]
+    fn a_tunnel_that_expired_idle_may_begin_at_once() {
+        let mut pacing = Pacing::default();
+        pacing.initiated(Duration::ZERO, 0);
+        pacing.confirmed();
+        pacing.expired(540 * SECOND, u32::MAX);
+        assert!(pacing.allows(540 * SECOND));
+        assert!(!pacing.is_wanted());
+    }
+
+    #[test]
+    fn a_series_cut_short_is_wanted_again_and_one_that_ran_out_is_not() {
+        for (length, wanted) in [(89, true), (90, false)] {
+            let mut pacing = Pacing::default();
+            pacing.initiated(SECOND, 0);
+            pacing.expired(SECOND + length * SECOND, 0);
+            assert_eq!(pacing.is_wanted(), wanted);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn jitter_keeps_a_pause_between_half_and_all(failures: u32, jitter: u32) {
+            let whole = pause(failures, 0);
+            let pause = pause(failures, jitter);
+            prop_assert!(pause <= whole && pause >= whole / 2);
+        }
+
+        #[test]
+        fn initiations_are_five_seconds_apart(jitter: u32, early in 0u64..5000) {
+            let mut pacing = Pacing::default();
+            pacing.initiated(SECOND, jitter);
+            pacing.responded(SECOND);
+            pacing.confirmed();
+            prop_assert!(!pacing.allows(SECOND + Duration::from_millis(early)));
+            prop_assert!(pacing.allows(SECOND + Duration::from_millis(5334)));
+        }
+    }
+}

@@ -19,11 +19,17 @@ pub(crate) struct World {
     pub(crate) ends: [End; 2],
     /// Chance in 1000 that a datagram is lost, by direction.
     pub(crate) loss: [u64; 2],
+    /// Chance in 1000 that something sent earlier, of any kind, comes again.
+    pub(crate) replays: u64,
+    /// How many steps a datagram may be late, and so be overtaken.
+    pub(crate) lateness: u64,
     /// Steps between two packets of traffic, by direction; zero is silence.
     pub(crate) pace: [u64; 2],
     pub(crate) seen: [Seen; 2],
     backlog: [VecDeque<Vec<u8>>; 2],
     flight: BTreeMap<(u64, u64), (usize, Vec<u8>)>,
+    /// What an attacker on the path wrote down.
+    recorded: Vec<(usize, Vec<u8>)>,
     step: u64,
     serial: u64,
     random: u64,
@@ -45,10 +51,13 @@ impl World {
         Self {
             ends: setup.build(),
             loss: [0; 2],
+            replays: 0,
+            lateness: 3,
             pace: [0; 2],
             seen: Default::default(),
             backlog: Default::default(),
             flight: BTreeMap::new(),
+            recorded: Vec::new(),
             step: 0,
             serial: 0,
             random: seed | 1,
@@ -87,7 +96,7 @@ impl World {
         }
     }
 
-    /// Sends one packet now, or as soon as there is a session.
+    /// Sends one packet now, or as soon as there is a session; it asks for one only once.
     pub(crate) fn send(&mut self, from: usize) {
         self.serial += 1;
         self.seen[from].sent += 1;
@@ -95,6 +104,9 @@ impl World {
             self.backlog[from].pop_front();
         }
         self.backlog[from].push_back(ipv4(self.serial as u32, 32));
+        if let Some(initiation) = self.ends[from].initiate() {
+            self.throw(from, initiation);
+        }
         self.drain(from);
     }
 
@@ -117,12 +129,7 @@ impl World {
 
     fn drain(&mut self, from: usize) {
         while let Some(packet) = self.backlog[from].front() {
-            let Ok(datagram) = self.ends[from].seal(packet) else {
-                if let Some(initiation) = self.ends[from].initiate() {
-                    self.throw(from, initiation);
-                }
-                return;
-            };
+            let Ok(datagram) = self.ends[from].seal(packet) else { return };
             assert!(matches!(Message::classify(&datagram), Some(Message::Data { .. })));
             self.backlog[from].pop_front();
             self.throw(from, datagram);
@@ -134,12 +141,21 @@ impl World {
             let now = self.now();
             self.seen[from].initiations.push(now);
         }
-        if self.draw() % 1000 < self.loss[from] {
-            return;
+        if self.draw() % 1000 < self.replays {
+            self.recorded.push((1 - from, datagram.clone()));
+            let again = self.draw() as usize % self.recorded.len();
+            let (to, old) = self.recorded[again].clone();
+            self.fly(to, old);
         }
-        let arrival = self.step + 1 + self.draw() % 3;
+        if self.draw() % 1000 >= self.loss[from] {
+            self.fly(1 - from, datagram);
+        }
+    }
+
+    fn fly(&mut self, to: usize, datagram: Vec<u8>) {
+        let arrival = self.step + 1 + self.draw() % self.lateness;
         self.serial += 1;
-        self.flight.insert((arrival, self.serial), (1 - from, datagram));
+        self.flight.insert((arrival, self.serial), (to, datagram));
     }
 
     fn deliver(&mut self) {
@@ -148,7 +164,7 @@ impl World {
                 return;
             }
             let (to, datagram) = entry.remove();
-            match self.ends[to].open(&datagram) {
+            match self.ends[to].receive(&datagram) {
                 Ok(Outcome::Packet(packet)) => self.arrived(1 - to, &packet),
                 Ok(Outcome::Reply(reply)) => self.throw(to, reply),
                 Ok(Outcome::Keepalive) | Err(_) => {}
