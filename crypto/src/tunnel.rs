@@ -14,7 +14,8 @@
 //! - One rate limiter for all tunnels, with the true source address ([`Identity`]). A source that has proven its
 //!   address is not limited further, and the cookie does not cover its port.
 //!
-//! What stays as boringtun has it: the replay window is 1024 packets; no rekey by message count (a session lives for
+//! What stays as boringtun has it: the replay window is 1024 packets; silence is counted from the last packet received,
+//! so the first packet after a pause may renew the keys early when its answer takes longer than a tick; no rekey by message count (a session lives for
 //! three minutes, 2^60 packets do not fit); session keys are not wiped when they are dropped; expiry is logged with
 //! `error!` although nothing is wrong (filter `boringtun=off`); the initiation's timestamp is the wall clock as it
 //! stood when the tunnel was made, so a node that restarts with a clock set back is refused until that time has passed

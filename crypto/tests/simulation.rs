@@ -9,7 +9,7 @@ use std::time::Duration;
 use mock_instant::MockClock;
 use pair::{Outcome, Setup};
 use path::World;
-use warren_crypto::message::{COOKIE_LEN, RESPONSE_LEN};
+use warren_crypto::message::{COOKIE_LEN, INITIATION_LEN, RESPONSE_LEN};
 use warren_crypto::tunnel::Initiator;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -294,4 +294,80 @@ fn the_age_of_a_session_is_counted_from_its_proof_and_ends_with_it() {
     assert!((100 * SECOND..=101 * SECOND).contains(&age), "{age:?}");
     world.run(100 * SECOND);
     assert_eq!(world.ends[1].tunnel.status().handshake_age, None);
+}
+
+#[test]
+fn persistent_keepalives_are_sent_in_silence_and_not_beside_traffic() {
+    let mut world = World::new(Setup { keepalive: [Some(10), Some(10)], ..Setup::default() }, 5);
+    world.run(SECOND);
+    world.observe();
+    world.run(100 * SECOND);
+    let sent: u64 = world.seen.iter().map(|seen| seen.keepalives).sum();
+    assert!((8..=20).contains(&sent), "{sent} keepalives in a hundred seconds of silence");
+    world.pace = [20, 20];
+    world.observe();
+    world.run(10 * SECOND);
+    assert!(world.seen.iter().all(|seen| seen.keepalives == 0));
+}
+
+/// One packet from the first end passes; nothing that follows does, but what the second end throws.
+fn pass_one_and_cut(world: &mut World) {
+    let before = world.seen[0].delivered.len();
+    world.loss = [0; 2];
+    world.send(0);
+    world.loss = [1000, 0];
+    world.wait(SECOND, |w| w.seen[0].delivered.len() > before).expect("the packet passes");
+}
+
+#[test]
+fn a_keepalive_that_fell_due_without_a_session_is_sent_with_the_next_one() {
+    let mut world = talking();
+    // Packets pass in the session's last seconds, initiations do not: the last one comes when it is too late to
+    // keep alive within the session.
+    world.run(171 * SECOND);
+    pass_one_and_cut(&mut world);
+    world.send(1);
+    world.run(2 * SECOND);
+    pass_one_and_cut(&mut world);
+    world.observe();
+    world.run(10 * SECOND);
+    assert!(!world.ends[1].tunnel.has_session());
+    assert_eq!(world.seen[1].initiations.len(), 1, "the keepalive asks for a session");
+    world.loss = [0; 2];
+    world.wait(6 * SECOND, |w| w.ends[1].tunnel.has_session()).expect("a session");
+    world.run(SECOND);
+    assert_eq!(world.seen[1].keepalives, 2, "one confirms the handshake, one was waiting");
+}
+
+#[test]
+fn a_node_that_was_just_called_does_not_call_back_at_once() {
+    let [mut a, mut b] = Setup::default().build();
+    b.answer(&a.initiate().unwrap());
+    assert_eq!(b.initiate(), None);
+    MockClock::advance(SECOND);
+    assert!(b.tick().is_some_and(|datagram| datagram.len() == INITIATION_LEN), "the answer may have been lost");
+}
+
+#[test]
+fn a_peer_that_came_back_with_another_preshared_key_ends_the_session_instead_of_swallowing_traffic() {
+    let keys = Setup::default().keys;
+    let with = |byte: u8| Setup {
+        keys: keys.clone(),
+        preshared: [Some(pair::preshared([byte; 32])), Some(pair::preshared([1; 32]))],
+        ..Setup::default()
+    };
+    let [mut a, mut b] = with(1).build();
+    pair::shake(&mut a, &mut b);
+    let mut ended_after = None;
+    for attempt in 1..=8 {
+        MockClock::advance(6 * SECOND);
+        b.tick();
+        let response = b.answer(&with(2).build()[0].initiate().unwrap());
+        assert_eq!(response.len(), RESPONSE_LEN);
+        if !b.tunnel.has_session() {
+            ended_after.get_or_insert(attempt);
+        }
+    }
+    assert_eq!(ended_after, Some(8), "boringtun's ring holds eight sessions");
+    assert_eq!(b.tunnel.status().handshake_age, None);
 }

@@ -71,3 +71,72 @@ impl Generations {
         self.exists = true;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A peer's first initiation makes index 1, as in boringtun.
+    fn after_a_handshake() -> Generations {
+        let mut generations = Generations::default();
+        generations.tick(false);
+        generations.responded(1);
+        assert!(!generations.usable());
+        assert!(generations.opened(1));
+        assert!(!generations.opened(1), "only the first packet confirms");
+        assert!(generations.usable());
+        generations
+    }
+
+    #[test]
+    fn a_session_that_ended_is_not_usable() {
+        let mut generations = after_a_handshake();
+        generations.tick(true);
+        assert!(generations.usable());
+        generations.tick(false);
+        assert!(!generations.usable());
+    }
+
+    #[test]
+    fn an_unproven_session_elsewhere_in_the_ring_does_not_matter() {
+        let mut generations = after_a_handshake();
+        generations.responded(2);
+        assert!(generations.usable());
+    }
+
+    #[test]
+    fn an_unproven_session_in_the_place_of_the_current_one_must_prove_itself() {
+        let mut generations = after_a_handshake();
+        (2..9).for_each(|index| generations.responded(index));
+        assert!(generations.usable());
+        generations.responded(9);
+        assert!(!generations.usable());
+        assert!(generations.opened(9));
+        assert!(generations.usable());
+    }
+
+    #[test]
+    fn a_late_packet_of_an_older_session_does_not_prove_the_newer_one() {
+        let mut generations = Generations::default();
+        generations.tick(false);
+        generations.responded(7);
+        generations.tick(false);
+        // The ring's first place is the current one before there is any session.
+        generations.responded(8);
+        assert!(generations.opened(7));
+        assert!(!generations.usable(), "boringtun seals with the newer session, unproven as it is");
+        assert!(generations.opened(8));
+        assert!(generations.usable());
+    }
+
+    #[test]
+    fn a_late_packet_of_an_older_session_does_not_bring_it_back() {
+        let mut generations = after_a_handshake();
+        generations.tick(true);
+        generations.initiated(2);
+        generations.opened(1);
+        // Boringtun still seals with the second one, whose place an unproven session now takes.
+        generations.responded(10);
+        assert!(!generations.usable());
+    }
+}

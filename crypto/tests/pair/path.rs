@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use mock_instant::MockClock;
-use warren_crypto::message::{INITIATION_LEN, Message};
+use warren_crypto::message::{DATA_OVERHEAD, INITIATION_LEN, Message};
 
 use crate::pair::{End, Outcome, Setup, ipv4};
 
@@ -44,6 +44,8 @@ pub(crate) struct Seen {
     pub(crate) longest_stall: Duration,
     /// When this end sent initiations.
     pub(crate) initiations: Vec<Duration>,
+    /// Empty data messages this end sent.
+    pub(crate) keepalives: u64,
 }
 
 impl World {
@@ -141,6 +143,7 @@ impl World {
             let now = self.now();
             self.seen[from].initiations.push(now);
         }
+        self.seen[from].keepalives += u64::from(datagram.len() == DATA_OVERHEAD);
         if self.draw() % 1000 < self.replays {
             self.recorded.push((1 - from, datagram.clone()));
             let again = self.draw() as usize % self.recorded.len();
