@@ -1,0 +1,101 @@
+//! What the tunnel costs per packet: sealing, opening, and a whole handshake.
+
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use warren_crypto::PrivateKey;
+use warren_crypto::message::{BUFFER_LEN, DATA_OVERHEAD, INITIATION_LEN};
+use warren_crypto::tunnel::{Identity, Opened, Tunnel, TunnelConfig};
+
+/// Inner packet lengths, in bytes: small ones, and full ones where the underlay carries 1500 and 9000.
+const SIZES: [usize; 4] = [64, 256, 1420, 8900];
+/// Datagrams sealed ahead for opening; each can be opened once.
+const AHEAD: usize = 64;
+const FROM: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+fn at_rest() -> [Tunnel; 2] {
+    let identities = [(); 2].map(|()| Identity::new(PrivateKey::generate(), u64::MAX));
+    [0, 1].map(|side| {
+        let peer = identities[1 - side].public;
+        let config = TunnelConfig { peer, preshared_key: None, persistent_keepalive: None, number: side as u32 };
+        Tunnel::new(&identities[side], config)
+    })
+}
+
+fn shake([a, b]: &mut [Tunnel; 2], buffers: &mut [Vec<u8>; 3]) {
+    let [initiation, response, last] = buffers;
+    let len = a.initiate(0, initiation).expect("a tunnel at rest initiates");
+    let Ok(Opened::Reply(reply)) = b.open(FROM, &initiation[..len], response) else { panic!("no response") };
+    let Ok(Opened::Reply(reply)) = a.open(FROM, reply, initiation) else { panic!("no confirmation") };
+    assert!(matches!(b.open(FROM, reply, last), Ok(Opened::Keepalive)));
+}
+
+fn buffers() -> [Vec<u8>; 3] {
+    [(); 3].map(|()| vec![0; BUFFER_LEN])
+}
+
+fn ready() -> [Tunnel; 2] {
+    let mut ends = at_rest();
+    shake(&mut ends, &mut buffers());
+    ends
+}
+
+fn packet(len: usize) -> Vec<u8> {
+    let mut packet = vec![0u8; len];
+    packet[0] = 0x45;
+    packet[2..4].copy_from_slice(&(len as u16).to_be_bytes());
+    packet
+}
+
+fn seal(c: &mut Criterion) {
+    let mut group = c.benchmark_group("tunnel/seal");
+    for size in SIZES {
+        let [mut a, _] = ready();
+        let packet = packet(size);
+        let mut out = vec![0; INITIATION_LEN.max(size + DATA_OVERHEAD)];
+        group.throughput(Throughput::Bytes(size as u64));
+        group.bench_with_input(BenchmarkId::from_parameter(size), &packet, |bencher, packet| {
+            bencher.iter(|| a.seal(black_box(packet), &mut out));
+        });
+    }
+    group.finish();
+}
+
+fn open(c: &mut Criterion) {
+    let mut group = c.benchmark_group("tunnel/open");
+    for size in SIZES {
+        let [mut a, mut b] = ready();
+        let packet = packet(size);
+        let mut out = vec![0; BUFFER_LEN];
+        let mut sealed = vec![vec![0; INITIATION_LEN.max(size + DATA_OVERHEAD)]; AHEAD];
+        group.throughput(Throughput::Bytes((size * AHEAD) as u64));
+        group.bench_function(BenchmarkId::from_parameter(size), |bencher| {
+            bencher.iter_custom(|rounds| {
+                let mut spent = std::time::Duration::ZERO;
+                for _ in 0..rounds {
+                    let lens =
+                        sealed.iter_mut().map(|out| a.seal(&packet, out).expect("a session")).collect::<Vec<_>>();
+                    let began = std::time::Instant::now();
+                    for (datagram, len) in sealed.iter().zip(lens) {
+                        let opened = b.open(FROM, &datagram[..len], &mut out);
+                        assert!(matches!(black_box(opened), Ok(Opened::Packet(_))));
+                    }
+                    spent += began.elapsed();
+                }
+                spent
+            });
+        });
+    }
+    group.finish();
+}
+
+fn handshake(c: &mut Criterion) {
+    let mut buffers = buffers();
+    c.bench_function("tunnel/handshake", |bencher| {
+        bencher.iter_batched_ref(at_rest, |ends| shake(ends, &mut buffers), BatchSize::SmallInput);
+    });
+}
+
+criterion_group!(benches, seal, open, handshake);
+criterion_main!(benches);
