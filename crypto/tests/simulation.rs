@@ -1,5 +1,7 @@
 //! Hours of a tunnel's life in seconds, in virtual time.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
 mod pair;
 #[path = "pair/path.rs"]
 mod path;
