@@ -7,7 +7,7 @@ export PATH="$PATH:/usr/sbin:/sbin"
 purpose="${1:?usage: scripts/setup.sh build|check|demo|test|bench}"
 
 # command:package, for apt
-build=(cc:gcc protoc:protobuf-compiler)
+build=(cc:build-essential protoc:protobuf-compiler descriptor.proto:libprotobuf-dev)
 demo=(ip:iproute2 ping:iputils-ping nft:nftables iperf3:iperf3 wireguard-go:wireguard-go wg:wireguard-tools)
 lab=(etcd:etcd-server etcdctl:etcd-client tcpdump:tcpdump conntrack:conntrack ethtool:ethtool)
 # command:crate, for cargo
@@ -22,7 +22,13 @@ bench) wanted=("${build[@]}" "${demo[@]}" "${lab[@]}" cmake:cmake) crates=(borin
 *) echo "setup: '$purpose' is none of build, check, demo, test, bench" >&2 && exit 64 ;;
 esac
 
-user_has() { command -v "$1" >/dev/null || [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/$1" ]; }
+user_has() {
+    case "$1" in
+    # What protoc imports by itself, in the folder where it looks.
+    descriptor.proto) [ -e "$(dirname "$(command -v protoc || echo /usr/bin/protoc)")/../include/google/protobuf/$1" ] ;;
+    *) command -v "$1" >/dev/null || [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/$1" ] ;;
+    esac
+}
 
 scripts/as-user.sh bash -c 'command -v cargo >/dev/null' ||
     { echo "setup: cargo is missing: install Rust from https://rustup.rs, or the packages cargo and rustc where they are 1.95 or newer" >&2 && exit 2; }
