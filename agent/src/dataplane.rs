@@ -68,6 +68,8 @@ pub struct PeerReport {
     pub endpoint: Option<SocketAddr>,
     /// Age of the session; `None` without one.
     pub handshake_age: Option<Duration>,
+    /// How long the last handshake that we began took.
+    pub handshake_time: Option<Duration>,
     /// Somebody wants to send and has no session.
     pub connecting: bool,
     /// Traffic and drops.

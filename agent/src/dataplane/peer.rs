@@ -56,6 +56,9 @@ pub(super) struct Session {
     waiting: VecDeque<Box<[u8]>>,
     waiting_bytes: usize,
     waiting_since: Option<Instant>,
+    /// When the handshake under way began, and how long the last one took.
+    started: Option<Instant>,
+    handshake_time: Option<Duration>,
     asked: bool,
     single_trains: u32,
 }
@@ -90,6 +93,8 @@ impl Peer {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             waiting_since: None,
+            started: None,
+            handshake_time: None,
             asked: false,
             single_trains: 0,
         };
@@ -136,6 +141,7 @@ impl Peer {
             public_key: self.spec.public_key,
             endpoint: session.endpoint,
             handshake_age: session.tunnel.status().handshake_age,
+            handshake_time: session.handshake_time,
             connecting: !session.tunnel.has_session() && session.attempts > 0,
             counters: session.counters,
         }
@@ -196,10 +202,15 @@ impl Session {
             self.local = None;
         }
         self.attempts += 1;
+        self.started = Some(Instant::now());
     }
 
+    /// A handshake is complete; if we began it, we know how long it took.
     pub(super) fn connected(&mut self) {
         self.attempts = 0;
+        if let Some(started) = self.started.take() {
+            self.handshake_time = Some(started.elapsed());
+        }
     }
 
     /// Keeps a packet until there is a session. True when the clerk must be asked for one.
