@@ -1,1 +1,54 @@
-//! Placeholder.
+//! The lab of Warren: nodes and Pods as network namespaces of this machine, a real etcd, real agents, and a sniffer that
+//! listens on the underlay from before the first agent starts.
+//!
+//! Everything here needs root and fails a test by panicking. Nothing here fakes a component of Warren: agents are the
+//! binary that operators run, told apart from production only by the paths in their config files. Nothing outlives a
+//! test: owners clean up when dropped, a signal cleans up the whole process, and every new lab first removes what
+//! processes left that were killed.
+//!
+//! ```text
+//!                     hub: bridge br0, forwards like a routed fabric, runs etcd, carries the sniffer
+//!        10.77.0.254 ────┬──────────────────────────┬──────────────────────────┬─────
+//!        fd77::fe        │ 10.77.0.1  fd77::1       │ 10.77.0.2  fd77::2       │ …
+//!                     ┌──┴───┐                   ┌──┴───┐                   ┌──┴───┐
+//!                     │node1 │ default via hub   │node2 │                   │node3 │
+//!                     └┬────┬┘                   └┬────┬┘                   └┬────┬┘
+//!             10.42.1.10    10.42.1.11    10.42.2.10    …                     …          Pods, dual stack
+//! ```
+//!
+//! The hub knows a route to every node's Pods. Without an agent Pods of different nodes therefore reach each other in
+//! clear: that is the control which shows that the sniffer would see a leak.
+
+pub mod agent;
+pub mod certificates;
+pub mod command;
+pub mod datagram;
+pub mod dump;
+pub mod etcd;
+pub mod eventually;
+pub mod iperf;
+pub mod lab;
+pub mod leftovers;
+pub mod long;
+pub mod mesh;
+pub mod namespace;
+pub mod node;
+pub mod ping;
+pub mod pod;
+pub mod settings;
+pub mod sniffer;
+pub mod status;
+pub mod stock;
+pub mod stream;
+
+pub use agent::Agent;
+pub use etcd::Etcd;
+pub use eventually::{eventually, holds_for};
+pub use lab::{Family, Lab, Plan, Wiring};
+pub use mesh::{static_mesh, static_mesh_with, static_settings};
+pub use node::Node;
+pub use ping::ping;
+pub use pod::Pod;
+pub use settings::Settings;
+pub use sniffer::{CANARY, Sniffer};
+pub use status::Status;

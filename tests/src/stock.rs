@@ -1,0 +1,135 @@
+//! Stock WireGuard peers: other people's implementations on a node of the lab, in the place of an agent.
+
+use std::net::{IpAddr, SocketAddr};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use ipnet::IpNet;
+
+use crate::lab::nodad;
+use crate::node::PORT;
+use crate::{Node, Settings, command, eventually};
+
+/// Devices of this process so far: their sockets share one folder of the machine, so that names must differ.
+static COUNT: AtomicU32 = AtomicU32::new(0);
+/// Where WireGuard's userspace implementations put their sockets.
+const SOCKETS: &str = "/var/run/wireguard";
+
+/// Which implementation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `wireguard-go`
+    Go,
+    /// `boringtun-cli`
+    Boringtun,
+}
+
+impl Kind {
+    /// Its command line for a device; runs in the foreground.
+    fn argv(self, device: &str) -> Vec<&str> {
+        match self {
+            Self::Go => vec!["wireguard-go", "-f", device],
+            Self::Boringtun => vec!["boringtun-cli", "-f", "--disable-drop-privileges", device],
+        }
+    }
+
+    /// Whether it is installed; says so when it is not.
+    pub fn installed(self) -> bool {
+        let program = self.argv("")[0];
+        let found = command::attempt(&["sh", "-c", &format!("command -v {program}")]).success();
+        if !found {
+            eprintln!("skipped: {program} is not installed");
+        }
+        found
+    }
+}
+
+/// A stock peer that runs; its key is the node's.
+#[derive(Debug)]
+pub struct Stock {
+    /// Its device on the node.
+    pub device: String,
+    child: Child,
+}
+
+impl Stock {
+    /// Starts it on a node, listening on the agents' port, with the first address of each Pod CIDR on its device.
+    #[track_caller]
+    pub fn start(kind: Kind, node: &Node) -> Self {
+        let device = format!("wg{}n{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let argv = node.namespace().argv(&kind.argv(&device)).join(" ");
+        let mut words = argv.split(' ');
+        let child = Command::new(words.next().expect("a program"))
+            .args(words)
+            .env("WG_SUDO", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("`ip` is installed");
+        let stock = Self { device, child };
+        eventually(10, "the stock peer answers `wg show`", || stock.show(node, "listen-port").map(drop));
+        let (key, port) = (node.key_file().display().to_string(), PORT.to_string());
+        stock.set(node, &["private-key", &key, "listen-port", &port]);
+        node.namespace().ip(&format!("link set {} mtu 1420 up", stock.device));
+        stock
+    }
+
+    /// `wg set DEVICE …`
+    #[track_caller]
+    pub fn set(&self, node: &Node, words: &[&str]) {
+        node.namespace().run(&[&["wg", "set", &self.device], words].concat());
+    }
+
+    /// Makes a warren node its peer, and routes that node's CIDRs to it.
+    #[track_caller]
+    pub fn peer(&self, node: &Node, other: &Node, endpoint: Option<IpAddr>, more: &[&str]) {
+        let key = other.public_key().to_string();
+        let allowed: Vec<String> = allowed(other).iter().map(ToString::to_string).collect();
+        let allowed = allowed.join(",");
+        let endpoint = endpoint.map(|address| SocketAddr::new(address, PORT).to_string());
+        let mut words = vec!["peer", &key, "allowed-ips", &allowed];
+        words.extend(endpoint.iter().flat_map(|endpoint| ["endpoint", endpoint.as_str()]));
+        words.extend(more);
+        self.set(node, &words);
+        for cidr in other.cidrs() {
+            node.namespace().ip(&format!("route replace {cidr} dev {}", self.device));
+        }
+    }
+
+    /// Gives the device an address of its own, as the host's source for what it sends itself.
+    #[track_caller]
+    pub fn address(&self, node: &Node, address: IpAddr) {
+        let length = if address.is_ipv4() { 32 } else { 128 };
+        node.namespace().ip(&format!("addr add {address}/{length} dev {}{}", self.device, nodad(address)));
+    }
+
+    /// `wg show DEVICE WHAT`, while it answers.
+    pub fn show(&self, node: &Node, what: &str) -> Option<String> {
+        let finished = node.namespace().attempt(&["wg", "show", &self.device, what]);
+        finished.success().then_some(finished.stdout)
+    }
+}
+
+impl Drop for Stock {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_file(format!("{SOCKETS}/{}.sock", self.device));
+    }
+}
+
+/// What a stock peer lets a warren node use: its CIDRs, and its addresses as the source of what the node sends itself.
+fn allowed(node: &Node) -> Vec<IpNet> {
+    node.cidrs().into_iter().chain(node.addresses().into_iter().map(IpNet::from)).collect()
+}
+
+/// The section of a stock peer in the config of an agent.
+pub fn section(node: &Node, endpoint: Option<IpAddr>) -> Settings {
+    let mut peer = Settings::default();
+    peer.text("", "name", &node.name).text("", "public_key", node.public_key()).list("", "cidrs", node.cidrs());
+    if let Some(endpoint) = endpoint {
+        peer.text("", "endpoint", SocketAddr::new(endpoint, PORT));
+    }
+    peer
+}

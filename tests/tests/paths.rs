@@ -1,0 +1,143 @@
+//! Traffic that begins or ends on the hosts themselves, is translated on its way, or has nowhere to go.
+//!
+//! ```text
+//! pod ── node1 ═══════ hub ═══════ node2 ── pod
+//!         host         sniffer      host
+//! ```
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use warren_tests::datagram::{self, Echo, echoed};
+use warren_tests::stream::transfer;
+use warren_tests::{Agent, Family, Lab, Node, Plan, Pod, Sniffer, Wiring, ping, static_mesh};
+
+/// Two nodes with a Pod each, and everything that watches them.
+struct Pair {
+    agents: Vec<Agent>,
+    pods: [Pod; 2],
+    nodes: [Node; 2],
+    sniffer: Sniffer,
+    _lab: Lab,
+}
+
+fn pair(plan: Plan) -> Pair {
+    let lab = Lab::with(plan);
+    let sniffer = lab.sniff();
+    let nodes: [Node; 2] = lab.nodes();
+    let pods = nodes.each_ref().map(Node::pod);
+    let agents = static_mesh(&nodes);
+    Pair { agents, pods, nodes, sniffer, _lab: lab }
+}
+
+#[test]
+fn a_host_reaches_the_pods_of_other_nodes() {
+    for wiring in [Wiring::Bridge, Wiring::HostRoutes] {
+        let Pair { pods, nodes, sniffer, .. } = &pair(Plan { overlay: Family::Dual, underlay: Family::Dual, wiring, ..Plan::default() });
+        for address in pods[1].addresses() {
+            assert!(ping(nodes[0].namespace(), *address), "{wiring:?}: no reply from {address}");
+            transfer(nodes[0].namespace(), pods[1].namespace(), *address, 50);
+        }
+        sniffer.assert_encrypted();
+    }
+}
+
+#[test]
+fn a_pod_reaches_other_nodes_and_is_answered_through_the_tunnel() {
+    for wiring in [Wiring::Bridge, Wiring::HostRoutes] {
+        let Pair { pods, nodes, sniffer, .. } = &pair(Plan { overlay: Family::Dual, underlay: Family::Dual, wiring, ..Plan::default() });
+        for address in nodes[1].addresses() {
+            assert!(ping(pods[0].namespace(), address), "{wiring:?}: no reply from {address}");
+            transfer(pods[0].namespace(), nodes[1].namespace(), address, 50);
+        }
+        sniffer.assert_encrypted();
+    }
+}
+
+#[test]
+fn a_pod_whose_node_masquerades_it_is_answered_through_the_tunnel() {
+    let Pair { pods, nodes, sniffer, .. } = &pair(Plan::default());
+    nodes[0].namespace().nft(
+        "table ip cni { chain post { type nat hook postrouting priority srcnat;
+         ip saddr 10.42.1.0/24 ip daddr != 10.42.1.0/24 masquerade; } }",
+    );
+    for (what, address, end) in
+        [("Pod", pods[1].address(), pods[1].namespace()), ("node", nodes[1].address(), nodes[1].namespace())]
+    {
+        assert!(ping(pods[0].namespace(), address), "no reply from the remote {what}");
+        transfer(pods[0].namespace(), end, address, 50);
+    }
+    sniffer.assert_encrypted();
+}
+
+#[test]
+fn a_service_address_is_translated_before_the_tunnel() {
+    let Pair { pods, nodes, sniffer, .. } = &pair(Plan::default());
+    let (service, target) = (IpAddr::from([10, 96, 0, 1]), pods[1].address());
+    let rule = format!("ip daddr {service} udp dport 53 dnat to {target}:5353");
+    nodes[0].namespace().nft(&format!(
+        "table ip services {{ chain pre {{ type nat hook prerouting priority dstnat; {rule}; }}
+         chain out {{ type nat hook output priority dstnat; {rule}; }} }}"
+    ));
+    let _echo = Echo::start_at(pods[1].namespace(), SocketAddr::new(target, 5353));
+    for from in [pods[0].namespace(), nodes[0].namespace()] {
+        assert!(echoed(from, SocketAddr::new(service, 53), 600), "from {}", from.name());
+    }
+    sniffer.assert_nothing_in_clear();
+}
+
+#[test]
+fn a_packet_for_a_pod_that_is_gone_stays_inside() {
+    for wiring in [Wiring::Bridge, Wiring::HostRoutes] {
+        let Pair { pods, nodes, sniffer, .. } = &pair(Plan { wiring, ..Plan::default() });
+        for gone in ["10.42.2.99", "10.42.1.99"] {
+            let gone: IpAddr = gone.parse().expect("an address");
+            for from in [pods[0].namespace(), pods[1].namespace(), nodes[0].namespace(), nodes[1].namespace()] {
+                assert!(!ping(from, gone), "{wiring:?}: {gone} answers {}", from.name());
+            }
+        }
+        sniffer.assert_nothing_in_clear();
+    }
+}
+
+#[test]
+fn a_packet_for_a_prefix_that_no_node_has_stays_inside() {
+    let Pair { pods, nodes, sniffer, .. } = &pair(Plan::default());
+    for from in [pods[0].namespace(), nodes[0].namespace()] {
+        assert!(!ping(from, [10, 42, 200, 1].into()));
+    }
+    sniffer.assert_nothing_in_clear();
+}
+
+#[test]
+fn a_pod_cannot_send_from_an_address_of_another_node() {
+    let Pair { agents, pods, nodes, sniffer, .. } = &pair(Plan::default());
+    let stolen = IpAddr::from(Ipv4Addr::new(10, 42, 77, 7));
+    pods[0].namespace().ip(&format!("addr add {stolen}/32 dev lo"));
+    // The node itself would drop the packet by its reverse path: that is not what is tested.
+    for device in ["all", "default", "pod1"] {
+        nodes[0].namespace().sysctl(&format!("net/ipv4/conf/{device}/rp_filter"), "0");
+    }
+    let target = pods[1].namespace().enter(|| UdpSocket::bind((pods[1].address(), 0)).expect("the address is there"));
+    target.set_read_timeout(Some(Duration::from_secs(1))).expect("a socket has a timeout");
+    let to = target.local_addr().expect("it is bound");
+    assert_eq!(datagram::send(pods[0].namespace(), stolen, to, 10), 10);
+    assert!(target.recv(&mut [0; 64]).is_err(), "a packet with a stolen source arrived");
+    agents[0].until("the drop is counted by name", |status| status.drops("source_not_ours") > 0);
+    assert_eq!(datagram::send(pods[0].namespace(), pods[0].address(), to, 10), 10);
+    assert!(target.recv(&mut [0; 64]).is_ok(), "the honest packet did not arrive");
+    sniffer.assert_encrypted();
+}
+
+#[test]
+fn a_packet_too_large_for_the_tunnel_is_answered_with_its_mtu() {
+    let Pair { pods, agents, .. } = &pair(Plan::default());
+    let mtu = agents[0].now().value()["mtu"].as_u64().expect("the status has an MTU");
+    assert_eq!(mtu, 1440);
+    let to = pods[1].address();
+    let whole = |size: u64| warren_tests::ping::answered(pods[0].namespace(), to, 2, &["-M", "do", "-s", &size.to_string()]);
+    assert_eq!(whole(mtu - 28), 2, "a packet of exactly the MTU passes");
+    assert_eq!(whole(mtu - 27), 0, "a packet above it does not");
+    let learnt = pods[0].namespace().ip(&format!("route get {to}"));
+    assert!(learnt.contains("mtu 1440"), "the Pod did not learn the MTU: {learnt}");
+}
