@@ -58,7 +58,12 @@ pub struct Options {
 /// The first refusal of the kernel that is not about one packet.
 pub fn run(options: &Options) -> io::Result<()> {
     let device = Arc::new(
-        DeviceBuilder::new().name(&options.device).mtu(options.mtu).packet_information(false).offload(true).build_sync()?,
+        DeviceBuilder::new()
+            .name(&options.device)
+            .mtu(options.mtu)
+            .packet_information(false)
+            .offload(true)
+            .build_sync()?,
     );
     let socket = Arc::new(open_socket(options)?);
     device.set_nonblocking(true)?;

@@ -3,4 +3,20 @@
 //!
 //! What it never does: take part in the product, touch the host's own network, or leave anything behind.
 
+pub mod cases;
+pub mod error;
 pub mod forwarder;
+pub mod interrupt;
+pub mod iperf;
+pub mod machine;
+pub mod netns;
+pub mod peers;
+pub mod ping;
+pub mod plan;
+pub mod plot;
+pub mod process;
+pub mod report;
+pub mod results;
+pub mod world;
+
+pub use error::{Error, Result};

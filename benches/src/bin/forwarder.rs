@@ -8,6 +8,7 @@ use warren_benches::forwarder::{Options, run};
 
 /// Forwards packets between a new TUN device and one UDP peer, without any protection: only for measuring.
 #[derive(Parser)]
+#[command(version)]
 struct Arguments {
     /// Name of the TUN device to make
     #[arg(long)]

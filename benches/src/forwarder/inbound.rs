@@ -9,9 +9,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use tun_rs::SyncDevice;
 
 use super::layout::{HEADERS_MAX, Layout};
-use super::{
-    HEADER_LEN, TAG_LEN, TCP, VNET_LEN, VNET_NEEDS_CSUM, VNET_TCPV4, VNET_TCPV6, VNET_UDP_L4, checksum,
-};
+use super::{HEADER_LEN, TAG_LEN, TCP, VNET_LEN, VNET_NEEDS_CSUM, VNET_TCPV4, VNET_TCPV6, VNET_UDP_L4, checksum};
 
 const ACK: u8 = 0x10;
 const PSH: u8 = 0x08;
@@ -85,7 +83,15 @@ impl<'a> Run<'a> {
         }
         let closed = flags & PSH != 0;
         let payloads = vec![payload];
-        Some(Self { first: packet, layout, segment: payload.len(), payloads, bytes: payload.len(), push: flags & PSH, closed })
+        Some(Self {
+            first: packet,
+            layout,
+            segment: payload.len(),
+            payloads,
+            bytes: payload.len(),
+            push: flags & PSH,
+            closed,
+        })
     }
 
     /// False when the packet does not continue the run.

@@ -1,0 +1,188 @@
+//! What a run happens in: two nodes and the wire between them, with a Pod behind each when the topology says so.
+//!
+//! ```text
+//! nodes:            [node1] eth0 ──────── eth0 [node2]
+//!                   10.77.0.1             10.77.0.2     underlay
+//!                   10.88.0.1             10.88.0.2     tunnel addresses: who talks
+//!
+//! pods:  [pod1] ─── [node1] eth0 ──────── eth0 [node2] ─── [pod2]
+//!        10.89.1.2  10.89.1.1             10.89.2.1        10.89.2.2: who talks
+//! ```
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use crate::netns::Namespace;
+use crate::{Error, Result, interrupt, process};
+
+/// How long a tunnel may take until the first ping comes back.
+const READY_LIMIT: Duration = Duration::from_secs(10);
+
+/// Who talks to whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Topology {
+    /// Node to node, through tunnel addresses.
+    Nodes,
+    /// Pod, node, tunnel, node, Pod.
+    Pods,
+}
+
+impl fmt::Display for Topology {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nodes => "nodes",
+            Self::Pods => "pods",
+        })
+    }
+}
+
+impl FromStr for Topology {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "nodes" => Ok(Self::Nodes),
+            "pods" => Ok(Self::Pods),
+            _ => Err(Error::new(format!("no topology `{text}`: nodes or pods"))),
+        }
+    }
+}
+
+/// The namespaces of one run.
+#[derive(Debug)]
+pub struct World {
+    /// Who talks.
+    pub topology: Topology,
+    /// MTU of the wire between the nodes.
+    pub underlay_mtu: u16,
+    /// MTU inside the tunnel, and of the Pods.
+    pub mtu: u16,
+    /// Node 1 and node 2.
+    pub nodes: [Namespace; 2],
+    /// Pod 1 and Pod 2, or none.
+    pub pods: Vec<Namespace>,
+    /// For keys, configuration and logs; 0700.
+    pub folder: PathBuf,
+}
+
+impl World {
+    /// Makes it, with everything but the tunnel.
+    ///
+    /// # Errors
+    /// Without root.
+    pub fn build(topology: Topology, underlay_mtu: u16, mtu: u16) -> Result<Self> {
+        let folder = make_folder()?;
+        let nodes = [Namespace::make("node1")?, Namespace::make("node2")?];
+        let pods = match topology {
+            Topology::Nodes => Vec::new(),
+            Topology::Pods => vec![Namespace::make("pod1")?, Namespace::make("pod2")?],
+        };
+        let world = Self { topology, underlay_mtu, mtu, nodes, pods, folder };
+        world.wire()?;
+        for number in [1, 2] {
+            world.connect_pod(number)?;
+        }
+        Ok(world)
+    }
+
+    fn wire(&self) -> Result<()> {
+        let [one, two] = &self.nodes;
+        let mtu = self.underlay_mtu;
+        one.ip(&format!(
+            "link add eth0 mtu {mtu} type veth peer name eth0 mtu {mtu} netns {}\n\
+             addr add 10.77.0.1/24 dev eth0\nlink set eth0 up\n",
+            two.name()
+        ))?;
+        two.ip("addr add 10.77.0.2/24 dev eth0\nlink set eth0 up\n")
+    }
+
+    fn connect_pod(&self, number: u8) -> Result<()> {
+        let Some(pod) = self.pods.get(usize::from(number) - 1) else { return Ok(()) };
+        let (node, mtu) = (self.node(number), self.mtu);
+        node.ip(&format!(
+            "link add pod type veth peer name eth0 mtu {mtu} netns {}\n\
+             addr add 10.89.{number}.1/24 dev pod\nlink set pod mtu {mtu} up\n",
+            pod.name()
+        ))?;
+        pod.ip(&format!(
+            "addr add 10.89.{number}.2/24 dev eth0\nlink set eth0 up\nroute add default via 10.89.{number}.1\n"
+        ))?;
+        process::run(node.command("sh").args(["-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"])).map(drop)
+    }
+
+    /// Node 1 or 2.
+    pub fn node(&self, number: u8) -> &Namespace {
+        if number == 1 { &self.nodes[0] } else { &self.nodes[1] }
+    }
+
+    /// Where the one that sends lives.
+    pub fn client(&self) -> &Namespace {
+        self.pods.first().unwrap_or(&self.nodes[0])
+    }
+
+    /// Where the one that receives lives.
+    pub fn server(&self) -> &Namespace {
+        self.pods.get(1).unwrap_or(&self.nodes[1])
+    }
+
+    /// The address of the one that receives.
+    pub fn target(&self) -> &'static str {
+        match self.topology {
+            Topology::Nodes => "10.88.0.2",
+            Topology::Pods => "10.89.2.2",
+        }
+    }
+
+    /// Gives a node's tunnel device its address, its MTU and the routes to the other node.
+    ///
+    /// # Errors
+    /// When `ip` refuses.
+    pub fn attach(&self, number: u8, device: &str) -> Result<()> {
+        let (mtu, other) = (self.mtu, 3 - number);
+        let pods = match self.topology {
+            Topology::Nodes => String::new(),
+            Topology::Pods => format!("route add 10.89.{other}.0/24 dev {device} src 10.88.0.{number}\n"),
+        };
+        self.node(number)
+            .ip(&format!("addr add 10.88.0.{number}/24 dev {device}\nlink set {device} mtu {mtu} up\n{pods}"))
+    }
+
+    /// Waits until a ping comes back.
+    ///
+    /// # Errors
+    /// When none does in time.
+    pub fn wait_ready(&self) -> Result<()> {
+        let limit = Instant::now() + READY_LIMIT;
+        while Instant::now() < limit {
+            interrupt::check()?;
+            let arguments = ["-n", "-q", "-c", "1", "-W", "0.2", self.target()];
+            if process::output(self.client().command("ping").args(arguments))?.status.success() {
+                return Ok(());
+            }
+        }
+        Err(Error::new(format!("no ping reaches {} within {} s", self.target(), READY_LIMIT.as_secs())))
+    }
+
+    /// A file of this run.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn make_folder() -> Result<PathBuf> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let folder = Path::new("/run").join(format!("wbench-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&folder);
+    let made = fs::DirBuilder::new().mode(0o700).create(&folder);
+    made.map_err(|error| Error::new(format!("cannot make {}: {error} (root is needed)", folder.display())))?;
+    Ok(folder)
+}
