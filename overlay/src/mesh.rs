@@ -9,6 +9,13 @@ use warren_crypto::{PresharedKey, PublicKey};
 
 use crate::record::NodeName;
 
+mod compute;
+mod ranges;
+#[cfg(test)]
+mod tests;
+
+pub use compute::compute;
+
 /// Tunnel or nothing, or a roll-out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -63,6 +70,10 @@ pub struct Snapshot {
     pub entries: Vec<Entry>,
     /// The allocations.
     pub allocations: Vec<Allocation>,
+    /// Allocations that `warren cluster release` took back, kept as tombstones: only these make a node forget who
+    /// owned a prefix. An allocation that vanished without one (a wiped or restored store) is not forgotten.
+    #[serde(default)]
+    pub released: Vec<Allocation>,
     /// The store's revision.
     pub revision: u64,
 }
