@@ -99,3 +99,80 @@ fn passes(error: &io::Error) -> bool {
     let of_one_packet = [EAGAIN, ECONNREFUSED, EHOSTUNREACH, EINTR, EINVAL, EIO, EMSGSIZE, ENETUNREACH, ENOBUFS];
     error.raw_os_error().is_some_and(|code| of_one_packet.contains(&code))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::layout::Layout;
+    use super::{TCP, UDP, checksum, inbound, outbound};
+
+    fn superpacket(v6: bool, protocol: u8, payload: usize) -> Vec<u8> {
+        let transport = if protocol == TCP { 32 } else { 8 };
+        let mut header =
+            if v6 { vec![0x60, 0, 0, 0, 0, 0, protocol, 64] } else { vec![0x45, 0, 0, 0, 0xff, 0xfe, 0x40, 0] };
+        header.extend(if v6 {
+            (0..32).collect::<Vec<u8>>()
+        } else {
+            vec![64, protocol, 0, 0, 10, 88, 0, 1, 10, 88, 0, 2]
+        });
+        let ip = header.len();
+        header.resize(ip + transport, 1);
+        if protocol == TCP {
+            header[ip + 4..ip + 8].copy_from_slice(&0xffff_ff00u32.to_be_bytes());
+            header[ip + 12..ip + 14].copy_from_slice(&[0x80, 0x18]);
+        }
+        header.extend((0..payload).map(|n| (n * 7 / 3) as u8));
+        header
+    }
+
+    fn segments(packet: &[u8], segment: usize) -> Vec<Vec<u8>> {
+        let layout = Layout::of(packet).unwrap();
+        let (header, payload) = packet.split_at(layout.headers);
+        let write = |(number, slice): (usize, &[u8])| {
+            let mut out = vec![0; layout.headers];
+            outbound::write_headers(&mut out, header, payload, segment, layout, number);
+            out.extend_from_slice(slice);
+            out
+        };
+        payload.chunks(segment).enumerate().map(write).collect()
+    }
+
+    #[test]
+    fn what_is_cut_has_right_checksums_and_comes_together_again() {
+        for (v6, protocol) in [(false, TCP), (true, TCP), (false, UDP), (true, UDP)] {
+            let packet = superpacket(v6, protocol, 5000);
+            let parts = segments(&packet, 1368);
+            assert_eq!(parts.len(), 4);
+            for part in &parts {
+                let layout = Layout::of(part).unwrap();
+                let sum = checksum::sum(&part[layout.ip..]) + layout.pseudo(part, part.len() - layout.ip);
+                assert_eq!(checksum::fold(sum), [0xff, 0xff], "transport checksum, IPv6 {v6}, protocol {protocol}");
+                assert!(v6 || checksum::fold(checksum::sum(&part[..20])) == [0xff, 0xff], "IPv4 header checksum");
+            }
+            let mut run = inbound::Run::start(&parts[0]).unwrap();
+            assert!(parts[1..].iter().all(|part| run.take(part)));
+            let whole = run.whole();
+            let headers = Layout::of(&packet).unwrap().headers;
+            assert_eq!(whole[headers..], packet[headers..]);
+            assert_eq!(whole.len(), packet.len());
+            let flags = headers - 19;
+            assert!(protocol != TCP || whole[flags] == packet[flags], "ACK and PSH are there again");
+        }
+    }
+
+    #[test]
+    fn a_segment_out_of_order_does_not_continue_the_run() {
+        let parts = segments(&superpacket(false, TCP, 5000), 1368);
+        let mut run = inbound::Run::start(&parts[0]).unwrap();
+        assert!(!run.take(&parts[2]));
+        assert!(run.take(&parts[1]));
+    }
+
+    #[test]
+    fn fragments_and_nonsense_have_no_layout() {
+        let mut packet = superpacket(false, TCP, 100);
+        packet[6] = 0x20;
+        assert_eq!(Layout::of(&packet), None);
+        let packet = superpacket(true, UDP, 100);
+        assert!((0..48).all(|len| Layout::of(&packet[..len]).is_none()));
+    }
+}

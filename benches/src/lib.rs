@@ -3,6 +3,8 @@
 //!
 //! What it never does: take part in the product, touch the host's own network, or leave anything behind.
 
+#![forbid(unsafe_code)]
+
 pub mod cases;
 pub mod error;
 pub mod forwarder;

@@ -85,9 +85,15 @@ pub fn sweep() -> Result<()> {
     Ok(())
 }
 
+/// True when the name is one of this program's and its process is gone.
 fn abandoned(name: &str) -> bool {
     let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
-    pid.is_some_and(|pid| pid.parse::<u32>().is_ok() && fs::metadata(format!("/proc/{pid}")).is_err())
+    pid.is_some_and(is_gone)
+}
+
+/// True for the number of a process that does not run.
+pub(crate) fn is_gone(pid: &str) -> bool {
+    pid.parse::<u32>().is_ok() && fs::metadata(format!("/proc/{pid}")).is_err()
 }
 
 fn end_inhabitants(name: &str) {

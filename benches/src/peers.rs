@@ -5,6 +5,8 @@ mod kernel;
 mod uapi;
 mod warren;
 
+pub(crate) use uapi::{SOCKETS, is_abandoned_socket};
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -22,6 +24,17 @@ const VXLAN_OVERHEAD: u16 = 50;
 pub struct Tunnel {
     /// The programs at both ends; none for what the kernel does alone.
     pub processes: Vec<Process>,
+    /// What the programs may leave behind.
+    files: Vec<PathBuf>,
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        self.processes.clear();
+        for file in &self.files {
+            let _ = std::fs::remove_file(file);
+        }
+    }
 }
 
 /// How a peer is run.

@@ -9,7 +9,7 @@ use crate::machine::{self, Awake};
 use crate::peers::Peer;
 use crate::results::Results;
 use crate::world::{Topology, World};
-use crate::{Error, Result, interrupt, iperf, netns, plot, report};
+use crate::{Error, Result, interrupt, iperf, plot, report, world};
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -42,7 +42,7 @@ impl Plan {
     /// # Errors
     /// Without root, or when interrupted; a peer that fails is noted in the results instead.
     pub fn run(&self) -> Result<String> {
-        netns::sweep()?;
+        world::sweep()?;
         let (awake, started) = (Awake::start()?, Instant::now());
         let mut results = Results::default();
         for run in 0..self.runs {

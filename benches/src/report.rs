@@ -8,7 +8,11 @@ use crate::results::{Key, Line, Results};
 use crate::world::Topology;
 
 /// A column: heading, case, metric, divisor.
-const COLUMNS: [(&str, Case, &str, f64); 16] = [
+type Column = (&'static str, Case, &'static str, f64);
+
+/// How many of the columns go into the first table.
+const THROUGHPUT: usize = 7;
+const COLUMNS: [Column; 16] = [
     ("TCP 1 Gb/s", Case::Tcp1, "gbps", 1.0),
     ("tunnel CPU s/GB", Case::Tcp1, "cpu_s_per_gb", 1.0),
     ("machine CPU s/GB", Case::Tcp1, "machine_cpu_s_per_gb", 1.0),
@@ -46,18 +50,23 @@ pub fn markdown(results: &Results, peers: &[Peer], absent: &[String], machine: &
     }
     for (topology, mtu) in results.places() {
         let _ = writeln!(text, "\n## {topology}, underlay MTU {mtu}\n");
-        table(&mut text, results, topology, mtu);
+        for columns in [&COLUMNS[..THROUGHPUT], &COLUMNS[THROUGHPUT..]] {
+            table(&mut text, results, topology, mtu, columns);
+        }
         verdict(&mut text, results, topology, mtu, peers);
     }
     text
 }
 
-fn table(text: &mut String, results: &Results, topology: Topology, mtu: u16) {
+fn table(text: &mut String, results: &Results, topology: Topology, mtu: u16, columns: &[Column]) {
     let line = |case, metric, peer| results.line(&Key { topology, mtu, case, metric, peer });
-    let filled: Vec<_> = COLUMNS
+    let filled: Vec<_> = columns
         .iter()
         .filter(|(_, case, metric, _)| names().into_iter().any(|peer| line(*case, metric, peer).is_some()))
         .collect();
+    if filled.is_empty() {
+        return;
+    }
     let headings: Vec<&str> = filled.iter().map(|(heading, ..)| heading.trim()).collect();
     let _ = writeln!(text, "| peer | {} |\n|---{}|", headings.join(" | "), "|---".repeat(headings.len()));
     for peer in names() {
@@ -71,6 +80,7 @@ fn table(text: &mut String, results: &Results, topology: Topology, mtu: u16) {
             let _ = writeln!(text, "| {peer} | {} |", cells.join(" | "));
         }
     }
+    text.push('\n');
 }
 
 fn cell(line: Option<Line>, reference: Option<Line>, scale: f64, ratio: bool) -> String {
@@ -97,14 +107,14 @@ fn verdict(text: &mut String, results: &Results, topology: Topology, mtu: u16, p
     let stock = || peers.iter().filter(|peer| peer.is_stock()).map(|peer| peer.name);
     let Some(own) = median("gbps", "warren") else { return };
     if let Some(best) = stock().filter_map(|peer| median("gbps", peer)).max_by(f64::total_cmp) {
-        let _ = writeln!(text, "\nWarren, one TCP stream: {:.2} × the best WireGuard beside it.", own / best);
+        let _ = writeln!(text, "Warren, one TCP stream: {:.2} × the best WireGuard beside it.\n", own / best);
     }
     let cost = median("cpu_s_per_gb", "warren");
     let least = stock().filter_map(|peer| median("cpu_s_per_gb", peer)).min_by(f64::total_cmp);
     if let (Some(cost), Some(least)) = (cost, least) {
         let _ = writeln!(
             text,
-            "Warren, CPU per GB at saturation: {:.2} × the thriftiest WireGuard beside it.",
+            "Warren, CPU per GB at saturation: {:.2} × the thriftiest WireGuard beside it.\n",
             cost / least
         );
     }

@@ -15,9 +15,13 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use crate::netns::Namespace;
-use crate::{Error, Result, interrupt, process};
+use crate::netns::{self, Namespace};
+use crate::{Error, Result, interrupt, peers, process};
 
+/// Where each run has a folder of its own.
+const RUN: &str = "/run";
+/// What its name begins with; the process id follows.
+const FOLDER: &str = "wbench-";
 /// How long a tunnel may take until the first ping comes back.
 const READY_LIMIT: Duration = Duration::from_secs(10);
 
@@ -180,9 +184,30 @@ impl Drop for World {
 
 fn make_folder() -> Result<PathBuf> {
     use std::os::unix::fs::DirBuilderExt as _;
-    let folder = Path::new("/run").join(format!("wbench-{}", std::process::id()));
+    let folder = Path::new(RUN).join(format!("{FOLDER}{}", std::process::id()));
     let _ = fs::remove_dir_all(&folder);
     let made = fs::DirBuilder::new().mode(0o700).create(&folder);
     made.map_err(|error| Error::new(format!("cannot make {}: {error} (root is needed)", folder.display())))?;
     Ok(folder)
+}
+
+/// Removes what runs that were killed without warning left: namespaces and their programs, folders, sockets.
+///
+/// # Errors
+/// When `ip` cannot be run.
+pub fn sweep() -> Result<()> {
+    netns::sweep()?;
+    let gone = |name: &str| name.strip_prefix(FOLDER).is_some_and(netns::is_gone);
+    for path in entries(Path::new(RUN), gone) {
+        let _ = fs::remove_dir_all(path);
+    }
+    for path in entries(Path::new(peers::SOCKETS), peers::is_abandoned_socket) {
+        let _ = fs::remove_file(path);
+    }
+    Ok(())
+}
+
+fn entries(folder: &Path, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    let all = fs::read_dir(folder).into_iter().flatten().flatten();
+    all.filter(|entry| entry.file_name().to_str().is_some_and(&wanted)).map(|entry| entry.path()).collect()
 }

@@ -62,7 +62,7 @@ fn deliver(device: &SyncDevice, train: &[u8], segment: usize) -> io::Result<()> 
 }
 
 /// Segments that continue each other.
-struct Run<'a> {
+pub(super) struct Run<'a> {
     first: &'a [u8],
     layout: Layout,
     /// Payload of every segment but the last.
@@ -74,7 +74,7 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn start(packet: &'a [u8]) -> Option<Self> {
+    pub(super) fn start(packet: &'a [u8]) -> Option<Self> {
         let layout = Layout::of(packet)?;
         let payload = &packet[layout.headers..];
         let flags = flags(packet, layout);
@@ -95,7 +95,7 @@ impl<'a> Run<'a> {
     }
 
     /// False when the packet does not continue the run.
-    fn take(&mut self, packet: &'a [u8]) -> bool {
+    pub(super) fn take(&mut self, packet: &'a [u8]) -> bool {
         let layout = self.layout;
         if self.closed || Layout::of(packet) != Some(layout) || !self.same_flow(packet) {
             return false;
@@ -165,6 +165,14 @@ impl<'a> Run<'a> {
             vnet[at..at + 2].copy_from_slice(&(value as u16).to_le_bytes());
         }
         VNET_LEN + layout.headers
+    }
+
+    /// The packet as the kernel gets it.
+    #[cfg(test)]
+    pub(super) fn whole(&self) -> Vec<u8> {
+        let mut head = [0; VNET_LEN + HEADERS_MAX];
+        let len = self.write_head(&mut head);
+        [&head[VNET_LEN..len], &self.payloads.concat()].concat()
     }
 
     fn gso_type(&self) -> u8 {

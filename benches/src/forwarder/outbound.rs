@@ -149,7 +149,14 @@ impl Singles {
 }
 
 /// The headers of one segment, with checksums over its payload.
-fn write_headers(out: &mut [u8], header: &[u8], payload: &[u8], segment: usize, layout: Layout, number: usize) {
+pub(super) fn write_headers(
+    out: &mut [u8],
+    header: &[u8],
+    payload: &[u8],
+    segment: usize,
+    layout: Layout,
+    number: usize,
+) {
     let out = &mut out[..layout.headers];
     let start = number * segment;
     let end = payload.len().min(start + segment);

@@ -11,15 +11,19 @@ use std::time::{Duration, Instant};
 use super::Tunnel;
 use crate::process::Process;
 use crate::world::World;
-use crate::{Error, Result, process};
+use crate::{Error, Result, netns, process};
 
 const PORT: &str = "51820";
+/// Where `wg` looks for sockets.
+pub(crate) const SOCKETS: &str = "/var/run/wireguard";
+/// What the names of devices begin with.
+const DEVICE: &str = "wb";
 /// How long a program may take to open its socket.
 const SOCKET_LIMIT: Duration = Duration::from_secs(5);
 
 pub(super) fn start(program: &Path, flags: &[&str], world: &World) -> Result<Tunnel> {
     let keys = [make_key(world, 1)?, make_key(world, 2)?];
-    let mut tunnel = Tunnel::default();
+    let mut tunnel = Tunnel { processes: Vec::new(), files: vec![socket(1), socket(2)] };
     // One after the other: two that start at once race for the folder of their sockets.
     for number in [1, 2] {
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -40,7 +44,17 @@ pub(super) fn start(program: &Path, flags: &[&str], world: &World) -> Result<Tun
 
 /// Sockets of all namespaces share one folder, so the name must be this process's own.
 fn device(number: u8) -> String {
-    format!("wb{}n{number}", std::process::id())
+    format!("{DEVICE}{}n{number}", std::process::id())
+}
+
+/// True for a socket whose run is gone.
+pub(crate) fn is_abandoned_socket(name: &str) -> bool {
+    let pid = name.strip_prefix(DEVICE).and_then(|rest| rest.split('n').next());
+    pid.is_some_and(netns::is_gone)
+}
+
+fn socket(number: u8) -> PathBuf {
+    Path::new(SOCKETS).join(format!("{}.sock", device(number)))
 }
 
 struct Key {
@@ -71,13 +85,13 @@ pub(super) fn public_key(file: &Path) -> Result<String> {
 }
 
 fn wait_socket(number: u8, process: &mut Process) -> Result<()> {
-    let socket = format!("/var/run/wireguard/{}.sock", device(number));
+    let socket = socket(number);
     let limit = Instant::now() + SOCKET_LIMIT;
     // A socket that exists but does not listen yet would be taken for a stale one by `wg`, and removed.
     while UnixStream::connect(&socket).is_err() {
         process.check()?;
         if Instant::now() > limit {
-            return Err(Error::new(format!("{socket} does not appear")));
+            return Err(Error::new(format!("{} does not appear", socket.display())));
         }
         std::thread::sleep(Duration::from_millis(5));
     }
