@@ -167,6 +167,21 @@ impl Etcd {
         command::checked(&argv, command::feed(&argv, value));
     }
 
+    /// Where a node's record is.
+    pub fn record_key(&self, name: &str) -> String {
+        format!("/warren/lab/v1/nodes/{name}")
+    }
+
+    /// Where the owner of a prefix is.
+    pub fn allocation_key(&self, cidr: &str) -> String {
+        format!("/warren/lab/v1/allocations/{}", cidr.replace('/', "_"))
+    }
+
+    /// What is there.
+    pub fn allocation_value(&self, name: &str) -> String {
+        format!("{{\"node\":\"{name}\"}}")
+    }
+
     /// Runs transactions of at most 100 operations, each a line as `etcdctl txn` takes it.
     #[track_caller]
     pub fn transact(&self, operations: &[String]) {

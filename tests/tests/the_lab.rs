@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 use warren_tests::datagram::{Echo, LARGEST, echoed};
 use warren_tests::iperf::Iperf;
 use warren_tests::leftovers;
+use warren_tests::stock::{Kind, Stock};
 use warren_tests::stream::transfer;
 use warren_tests::{Etcd, Family, Lab, Plan, Wiring, ping};
 
@@ -132,4 +133,22 @@ fn namespaces_of(id: u32) -> usize {
     let list = std::fs::read_dir("/run/netns").expect("namespaces were made before");
     let names = list.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     names.filter(|name| name.starts_with(&format!("{}{id}-", leftovers::PREFIX))).count()
+}
+
+#[test]
+fn stock_peers_reach_each_other_through_their_tunnel() {
+    for kinds in [[Kind::Go, Kind::Go], [Kind::Go, Kind::Boringtun]] {
+        if !kinds.iter().all(|kind| kind.installed()) {
+            continue;
+        }
+        let lab = Lab::new();
+        let sniffer = lab.sniff();
+        let [one, two] = lab.nodes();
+        let (from, to) = (one.pod(), two.pod());
+        let stock = [Stock::start(kinds[0], &one), Stock::start(kinds[1], &two)];
+        stock[0].peer(&one, &two, Some(two.address()), &[]);
+        stock[1].peer(&two, &one, None, &[]);
+        assert!(ping(from.namespace(), to.address()), "{kinds:?}");
+        sniffer.assert_encrypted();
+    }
 }
