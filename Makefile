@@ -10,6 +10,9 @@ PREFIX ?= /usr/local
 # Cargo runs what it built through this: as root, for the suites that make network namespaces.
 ROOT_RUNNER := --config 'target."cfg(target_os = \"linux\")".runner = ["$(CURDIR)/scripts/as-root.sh"]'
 PURE := --workspace --exclude warren-tests
+# The peers are in the caller's cargo folder, not in root's.
+CARGO_BIN := $(shell $(AS_USER) sh -c 'echo $${CARGO_HOME:-$$HOME/.cargo}/bin')
+SIDE_BY_SIDE := $(AS_ROOT) env WARREN_BENCH_PATH="$(CARGO_BIN)" $(TARGET)/release/side-by-side
 HAVE_NEXTEST := $(shell scripts/as-user.sh bash -c 'cargo nextest --version' >/dev/null 2>&1 && echo yes)
 
 ifeq ($(HAVE_NEXTEST),yes)
@@ -22,7 +25,7 @@ TEST_SIMULATION := cargo test --locked -p warren-crypto --features mock-instant
 TEST_LAB := cargo test --locked -p warren-tests $(ROOT_RUNNER) -- --test-threads 1
 endif
 
-.PHONY: help demo test unit simulation lab check fmt bench bench-quick build install clean
+.PHONY: help demo test unit simulation lab check fmt bench bench-quick bench-build build install clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -57,11 +60,18 @@ check: ## Format, lints, licences, bans, purity of the core
 fmt: ## Format everything
 	$(AS_USER) cargo fmt --all
 
-bench: ## Micro-benchmarks, then Warren beside its peers; takes a while, writes benches/out/
-	@scripts/setup.sh bench
+bench: bench-build ## Micro-benchmarks, then everything side by side: about an hour; writes benches/out/
+	$(AS_USER) cargo bench --locked -p warren-benches
+	$(SIDE_BY_SIDE) --full
+	@$(AS_ROOT) chown -R --reference=benches benches/out
 
-bench-quick: ## The same side by side in under two minutes
+bench-quick: bench-build ## Warren beside its peers in under two minutes; writes benches/out/
+	$(SIDE_BY_SIDE) --quick
+	@$(AS_ROOT) chown -R --reference=benches benches/out
+
+bench-build:
 	@scripts/setup.sh bench
+	$(AS_USER) cargo build --locked --release -p warren -p warren-benches
 
 build: ## The release binary
 	@scripts/setup.sh build

@@ -8,4 +8,5 @@ if ! command -v sudo >/dev/null; then
     echo "needs root, and there is no sudo: run it as root ($*)" >&2
     exit 2
 fi
-exec sudo --preserve-env "PATH=$PATH:/usr/sbin:/sbin" "$@"
+# Through env, because sudo has a path of its own.
+exec sudo --preserve-env env "PATH=$PATH:/usr/sbin:/sbin" "$@"

@@ -18,7 +18,7 @@ build) wanted=("${build[@]}") ;;
 check) wanted=("${build[@]}") crates=(cargo-deny:cargo-deny) ;;
 demo) wanted=("${build[@]}" "${demo[@]}") ;;
 test) wanted=("${build[@]}" "${demo[@]}" "${lab[@]}") crates=(boringtun-cli:boringtun-cli) ;;
-bench) wanted=("${build[@]}" "${demo[@]}" "${lab[@]}" cmake:cmake) crates=(boringtun-cli:boringtun-cli gotatun:gotatun) ;;
+bench) wanted=("${build[@]}" "${demo[@]}" "${lab[@]}" cmake:cmake) crates=(boringtun-cli:boringtun-cli gotatun:gotatun-cli) ;;
 *) echo "setup: '$purpose' is none of build, check, demo, test, bench" >&2 && exit 64 ;;
 esac
 
