@@ -18,10 +18,12 @@ HAVE_NEXTEST := $(shell scripts/as-user.sh bash -c 'cargo nextest --version' >/d
 ifeq ($(HAVE_NEXTEST),yes)
 TEST_PURE := cargo nextest run --locked $(PURE)
 TEST_SIMULATION := cargo nextest run --locked -p warren-crypto --features mock-instant
+TEST_ROOT := cargo nextest run --locked -p warren -p warren-io --run-ignored only --profile lab $(ROOT_RUNNER)
 TEST_LAB := cargo nextest run --locked -p warren-tests --profile lab $(ROOT_RUNNER)
 else
 TEST_PURE := cargo test --locked $(PURE) --lib --bins --tests
 TEST_SIMULATION := cargo test --locked -p warren-crypto --features mock-instant
+TEST_ROOT := cargo test --locked -p warren -p warren-io $(ROOT_RUNNER) -- --ignored --test-threads 1
 TEST_LAB := cargo test --locked -p warren-tests $(ROOT_RUNNER) -- --test-threads 1
 endif
 
@@ -48,6 +50,7 @@ simulation: ## Two tunnels in virtual time; no root; an invocation of its own, s
 
 lab: ## Suites in network namespaces with a real etcd; as root, one at a time
 	$(AS_USER) cargo build --locked -p warren
+	$(AS_USER) $(TEST_ROOT)
 	$(AS_USER) $(TEST_LAB)
 
 check: ## Format, lints, licences, bans, purity of the core
