@@ -322,7 +322,8 @@ impl Etcd {
     }
 
     fn argv(&self, words: &[&str]) -> Vec<String> {
-        let mut argv = ["ip", "netns", "exec", &self.namespace, "etcdctl", "--command-timeout=20s"].map(str::to_owned).to_vec();
+        let mut argv =
+            ["ip", "netns", "exec", &self.namespace, "etcdctl", "--command-timeout=20s"].map(str::to_owned).to_vec();
         argv.extend(["--endpoints".to_owned(), self.url()]);
         if let Some(Tls { authority, admin, .. }) = &self.tls {
             argv.push(format!("--cacert={}", authority.ca_file().display()));

@@ -30,7 +30,9 @@ impl Iperf {
     pub fn start(from: &Namespace, to: &Namespace, address: IpAddr, seconds: u64, rate: &str) -> Self {
         let (address, seconds) = (address.to_string(), seconds.to_string());
         let server = spawn(to, &["iperf3", "-s", "-1", "-B", &address]);
-        eventually(5, "the iperf3 server listens", || to.run(&["ss", "-Hltn", "sport = :5201"]).contains("5201").then_some(()));
+        eventually(5, "the iperf3 server listens", || {
+            to.run(&["ss", "-Hltn", "sport = :5201"]).contains("5201").then_some(())
+        });
         let client = spawn(from, &["iperf3", "-c", &address, "-t", &seconds, "-b", rate, "-J"]);
         Self { client: Some(client), server }
     }

@@ -37,6 +37,7 @@ pub mod namespace;
 pub mod node;
 pub mod ping;
 pub mod pod;
+pub mod relay;
 pub mod settings;
 pub mod sniffer;
 pub mod status;

@@ -211,5 +211,6 @@ fn compile(expression: &str) -> Vec<SockFilter> {
     let numbers = |line: &str| line.split_whitespace().map(|n| n.parse::<u32>().expect("a number")).collect::<Vec<_>>();
     let rows = text.lines().skip(1).map(numbers);
     let byte = |number: u32| u8::try_from(number).expect("tcpdump prints jumps as bytes");
-    rows.map(|row| SockFilter::new(u16::try_from(row[0]).expect("a code"), byte(row[1]), byte(row[2]), row[3])).collect()
+    rows.map(|row| SockFilter::new(u16::try_from(row[0]).expect("a code"), byte(row[1]), byte(row[2]), row[3]))
+        .collect()
 }

@@ -42,7 +42,9 @@ fn a_node_that_joins_is_reached_within_two_seconds_of_its_start() {
     let began = std::time::Instant::now();
     mesh.agents.push(node.start(&mesh.etcd.settings(&node)));
     mesh.nodes.push(node);
-    eventually(10, "the new node's Pod is reached", || ping(mesh.pods[0].namespace(), mesh.pods[2].address()).then_some(()));
+    eventually(10, "the new node's Pod is reached", || {
+        ping(mesh.pods[0].namespace(), mesh.pods[2].address()).then_some(())
+    });
     let took = began.elapsed();
     assert!(took.as_secs_f32() < 2.0, "traffic only after {took:?}");
     mesh.assert_connected();

@@ -100,7 +100,9 @@ fn a_prefix_stays_with_its_node_when_a_wiped_store_gives_it_to_another() {
     let mut settings = mesh.etcd.settings(&thief);
     settings.list("node", "cidrs", ["10.42.2.0/24"]);
     let _agent = thief.start(&settings);
-    mesh.agents[0].until("the thief's claim is refused", |status| status.value()["refusals"].to_string().contains("10.42.2.0/24"));
+    mesh.agents[0].until("the thief's claim is refused", |status| {
+        status.value()["refusals"].to_string().contains("10.42.2.0/24")
+    });
     holds_for(3, "the prefix stays with its node", || ping(mesh.pods[0].namespace(), mesh.pods[1].address()));
     mesh.sniffer.assert_encrypted();
 }

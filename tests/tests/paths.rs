@@ -33,7 +33,8 @@ fn pair(plan: Plan) -> Pair {
 #[test]
 fn a_host_reaches_the_pods_of_other_nodes() {
     for wiring in [Wiring::Bridge, Wiring::HostRoutes] {
-        let Pair { pods, nodes, sniffer, .. } = &pair(Plan { overlay: Family::Dual, underlay: Family::Dual, wiring, ..Plan::default() });
+        let Pair { pods, nodes, sniffer, .. } =
+            &pair(Plan { overlay: Family::Dual, underlay: Family::Dual, wiring, ..Plan::default() });
         for address in pods[1].addresses() {
             assert!(ping(nodes[0].namespace(), *address), "{wiring:?}: no reply from {address}");
             transfer(nodes[0].namespace(), pods[1].namespace(), *address, 50);
@@ -45,7 +46,8 @@ fn a_host_reaches_the_pods_of_other_nodes() {
 #[test]
 fn a_pod_reaches_other_nodes_and_is_answered_through_the_tunnel() {
     for wiring in [Wiring::Bridge, Wiring::HostRoutes] {
-        let Pair { pods, nodes, sniffer, .. } = &pair(Plan { overlay: Family::Dual, underlay: Family::Dual, wiring, ..Plan::default() });
+        let Pair { pods, nodes, sniffer, .. } =
+            &pair(Plan { overlay: Family::Dual, underlay: Family::Dual, wiring, ..Plan::default() });
         for address in nodes[1].addresses() {
             assert!(ping(pods[0].namespace(), address), "{wiring:?}: no reply from {address}");
             transfer(pods[0].namespace(), nodes[1].namespace(), address, 50);
@@ -135,7 +137,8 @@ fn a_packet_too_large_for_the_tunnel_is_answered_with_its_mtu() {
     let mtu = agents[0].now().value()["mtu"].as_u64().expect("the status has an MTU");
     assert_eq!(mtu, 1440);
     let to = pods[1].address();
-    let whole = |size: u64| warren_tests::ping::answered(pods[0].namespace(), to, 2, &["-M", "do", "-s", &size.to_string()]);
+    let whole =
+        |size: u64| warren_tests::ping::answered(pods[0].namespace(), to, 2, &["-M", "do", "-s", &size.to_string()]);
     assert_eq!(whole(mtu - 28), 2, "a packet of exactly the MTU passes");
     assert_eq!(whole(mtu - 27), 0, "a packet above it does not");
     let learnt = pods[0].namespace().ip(&format!("route get {to}"));

@@ -40,7 +40,10 @@ fn five_thousand_records_are_read() {
         let mut record = record(name, cidr);
         record["endpoints"] = json!([format!("10.99.{}:51840", &name[5..].replace('-', "."))]);
         record["addresses"] = json!([format!("10.99.{}", &name[5..].replace('-', "."))]);
-        [put(&etcd.allocation_key(cidr), &etcd.allocation_value(name)), put(&etcd.record_key(name), &record.to_string())]
+        [
+            put(&etcd.allocation_key(cidr), &etcd.allocation_value(name)),
+            put(&etcd.record_key(name), &record.to_string()),
+        ]
     });
     etcd.transact(&puts.collect::<Vec<_>>());
     let agent = node.start(&etcd.settings(&node));
@@ -89,7 +92,8 @@ fn of_two_overlapping_prefixes_claimed_at_once_one_is_given() {
     let etcd = Etcd::start(&lab);
     etcd.init(&lab, &[]);
     for round in 0..5 {
-        let (wide, narrow) = (format!("10.42.{}.0/20", 16 * (round + 1)), format!("10.42.{}.0/24", 16 * (round + 1) + 3));
+        let (wide, narrow) =
+            (format!("10.42.{}.0/20", 16 * (round + 1)), format!("10.42.{}.0/24", 16 * (round + 1) + 3));
         let claim = |name: String, cidr: &str| etcd.cluster(&["add-node", &name, "--cidr", cidr]).success();
         let given = std::thread::scope(|scope| {
             let one = scope.spawn(|| claim(format!("wide{round}"), &wide));
@@ -124,13 +128,22 @@ fn wrong_and_hostile_records_are_refused_by_name_and_touch_nobody() {
     ] {
         etcd.put(&etcd.record_key(name), &value);
     }
-    let reasons =
-        ["malformed", "oversized", "unknown_version", "duplicate_key", "reserved_range", "name_mismatch", "not_allocated"];
+    let reasons = [
+        "malformed",
+        "oversized",
+        "unknown_version",
+        "duplicate_key",
+        "reserved_range",
+        "name_mismatch",
+        "not_allocated",
+    ];
     for agent in &mesh.agents {
         agent.until("every wrong record is refused by its reason", |status| {
             reasons.iter().all(|reason| status.refused(reason))
         });
-        agent.stays(2, "nobody else is touched", |status| status.peer("node1").is_some() || status.peer("node2").is_some());
+        agent.stays(2, "nobody else is touched", |status| {
+            status.peer("node1").is_some() || status.peer("node2").is_some()
+        });
     }
     mesh.assert_connected();
 }
@@ -158,7 +171,8 @@ fn most_records_deleted_at_once_is_held_until_an_administrator_agrees() {
     mesh.assert_connected();
     // The agents are stopped from putting their records back: they are cut off from etcd, but not from each other.
     for node in &mesh.nodes[1..] {
-        node.namespace().nft("table inet cut { chain out { type filter hook output priority -300; tcp dport 2379 reject; } }");
+        node.namespace()
+            .nft("table inet cut { chain out { type filter hook output priority -300; tcp dport 2379 reject; } }");
     }
     for name in ["node2", "node3", "node4", "node5"] {
         mesh.etcd.ctl(&["del", &mesh.etcd.record_key(name)]);

@@ -82,7 +82,8 @@ fn etcd_with_tls_asks_for_client_certificates() {
     let lab = Lab::new();
     let etcd = Etcd::start_with(&lab, true, &[]);
     etcd.put("/a", "1");
-    let bare = ["etcdctl", "--insecure-skip-tls-verify", "--command-timeout=2s", "--endpoints", &etcd.url(), "get", "/a"];
+    let bare =
+        ["etcdctl", "--insecure-skip-tls-verify", "--command-timeout=2s", "--endpoints", &etcd.url(), "get", "/a"];
     assert!(!lab.hub().attempt(&bare).success(), "etcd takes clients without a certificate");
 }
 
