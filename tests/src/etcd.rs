@@ -188,7 +188,7 @@ impl Etcd {
         for batch in operations.chunks(100) {
             let argv = self.argv(&["txn"]);
             let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
-            command::checked(&argv, command::feed(&argv, &format!("\n{}\n\n", batch.join("\n"))));
+            command::checked(&argv, command::feed(&argv, &format!("\n{}\n\n\n", batch.join("\n"))));
         }
     }
 

@@ -153,3 +153,28 @@ fn stock_peers_reach_each_other_through_their_tunnel() {
         sniffer.assert_encrypted();
     }
 }
+
+#[test]
+fn etcd_takes_thousands_of_keys_as_they_are() {
+    let lab = Lab::new();
+    let etcd = Etcd::start(&lab);
+    let value = r#"{"a":["b\\c","d e"],"f":"ü$(x)"}"#;
+    let quoted = serde_json::Value::String(value.to_owned());
+    etcd.transact(&(0..1000).map(|number| format!("put /many/{number} {quoted}")).collect::<Vec<_>>());
+    assert_eq!(etcd.keys("/many/").len(), 1000);
+    assert_eq!(etcd.get("/many/999").as_deref(), Some(value));
+    etcd.put("/one", "-- $(reboot)\n");
+    assert_eq!(etcd.get("/one").as_deref(), Some("-- $(reboot)"));
+}
+
+#[test]
+fn etcd_with_authentication_asks_for_passwords() {
+    let lab = Lab::new();
+    let mut etcd = Etcd::start_with(&lab, false, &["--auth-token-ttl=2"]);
+    etcd.ctl(&["user", "add", "root:secret"]);
+    etcd.ctl(&["user", "grant-role", "root", "root"]);
+    etcd.ctl(&["auth", "enable"]);
+    assert!(!etcd.attempt(&["get", "/a"]).success());
+    etcd.log_in("root", "secret");
+    etcd.put("/a", "1");
+}
