@@ -4,21 +4,37 @@
 //! Never touches a route, rule, address or table that is not Warren's own, and never runs a shell.
 
 mod apply;
-mod netlink;
+mod check;
+mod cleanup;
+mod discover;
+pub mod forward;
+pub mod guard;
+mod monitor;
+pub(crate) mod netlink;
 mod plan;
 mod route;
 mod rule;
+pub(crate) mod sysctl;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use warren_overlay::mesh::Enforcement;
 
+use tokio::sync::mpsc;
+
 use crate::config::Mode;
+use crate::status::GuardStatus;
+pub use discover::{Underlay, UnderlayDevice};
+use guard::Guard;
+use monitor::Repairs;
 use netlink::Netlink;
+use sysctl::Sysctls;
 
 /// Everything the host should be, computed by the control plane from the mesh and the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +101,17 @@ pub enum HostError {
         /// The kernel's answer.
         detail: String,
     },
+    /// `nft` is missing or refused.
+    #[error("the guard cannot be loaded: {0}")]
+    Nft(String),
+    /// What must survive a reboot cannot be written.
+    #[error("{} cannot be written: {error}", path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
     /// The device is not there, or is not ours.
     #[error("{0}")]
     Device(String),
@@ -96,15 +123,36 @@ pub enum HostError {
 /// The host's network, as far as it is ours. One exists; the control plane owns it.
 pub struct Host {
     netlink: Netlink,
+    guard: Guard,
+    sysctls: Sysctls,
+    repairs: Arc<Repairs>,
+    last: Option<Desired>,
+    state_dir: PathBuf,
 }
 
 impl Host {
-    /// Opens the ways to the kernel. Needs a running tokio runtime.
+    /// Opens the ways to the kernel. Needs a running tokio runtime. What must survive a reboot is kept in `state_dir`.
     ///
     /// # Errors
     /// When a netlink socket cannot be opened.
-    pub fn open(_state_dir: &std::path::Path) -> Result<Self, HostError> {
-        Ok(Self { netlink: Netlink::open()? })
+    pub fn open(state_dir: &Path) -> Result<Self, HostError> {
+        Ok(Self {
+            netlink: Netlink::open()?,
+            guard: Guard::new(state_dir),
+            sysctls: Sysctls::open(state_dir),
+            repairs: Arc::new(Repairs::new()),
+            last: None,
+            state_dir: state_dir.to_owned(),
+        })
+    }
+
+    /// Loads the guard, with or without a device. Comes before anything that could carry a packet.
+    ///
+    /// # Errors
+    /// When `nft` is missing or refuses, or when `desired` would cut off the node itself.
+    pub fn guard(&mut self, desired: &Desired) -> Result<Applied, HostError> {
+        validate(desired)?;
+        Ok(Applied { writes: self.guard.apply(desired)? })
     }
 
     /// Brings the host in line: guard, link, addresses, routes, rules, in this order, and only what differs.
@@ -112,7 +160,95 @@ impl Host {
     /// # Errors
     /// When the kernel refuses, when the device is missing, or when `desired` would cut off the node itself.
     pub async fn apply(&mut self, desired: &Desired) -> Result<Applied, HostError> {
-        let writes = apply::routing(&self.netlink, desired).await?;
+        let mut writes = self.guard(desired)?.writes;
+        writes += self.sysctls.apply(desired);
+        writes += apply::routing(&self.netlink, desired).await?;
+        let same = self.last.as_ref() == Some(desired);
+        if same && writes > 0 {
+            self.repairs.count();
+        }
+        if !same {
+            self.last = Some(desired.clone());
+        }
         Ok(Applied { writes })
+    }
+
+    /// What keeps our rules and routes from winning, one sentence each: what, and what to do. Empty when all is well.
+    pub async fn check(&self, desired: &Desired) -> Vec<String> {
+        let mut problems = match check::check(&self.netlink, desired).await {
+            Ok(problems) => problems,
+            Err(error) => vec![error.to_string()],
+        };
+        if !desired.local_cidrs.is_empty() {
+            problems.extend(forward::refusing(&desired.device, &desired.networks));
+        }
+        problems.extend(self.sysctls.problems.iter().cloned());
+        problems.extend(self.repairs.fight());
+        problems
+    }
+
+    /// A message whenever somebody changed links, addresses, routes, rules or the guard; then [`Host::apply`] again.
+    /// Slows down while somebody fights us.
+    pub fn monitor(&self) -> mpsc::Receiver<()> {
+        monitor::monitor(Arc::clone(&self.repairs))
+    }
+
+    /// How often [`Host::apply`] found something undone although nothing new was asked for.
+    pub fn repairs(&self) -> u64 {
+        self.repairs.total()
+    }
+
+    /// What the guard counted.
+    pub async fn guard_counters(&self) -> GuardStatus {
+        guard::counters()
+    }
+
+    /// The named underlay devices, or those that look like it: a default route or a global address.
+    ///
+    /// # Errors
+    /// When a named device does not exist, or the kernel cannot be asked.
+    pub async fn discover(&self, devices: Option<&BTreeSet<String>>) -> Result<Underlay, HostError> {
+        discover::discover(&self.netlink, devices).await
+    }
+
+    /// The MTU of the route to an underlay address, bytes.
+    ///
+    /// # Errors
+    /// When there is no route.
+    pub async fn path_mtu(&self, to: IpAddr) -> Result<u16, HostError> {
+        discover::path_mtu(&self.netlink, to, self.last.as_ref().map(|desired| desired.port)).await
+    }
+
+    /// For people: which way the kernel would send a packet of this host.
+    pub async fn route_of(&self, _desired: &Desired, to: IpAddr) -> String {
+        check::describe(&self.netlink, to).await.unwrap_or_else(|error| error.to_string())
+    }
+
+    /// Removes every trace from the host and names what there was: rules, routes, device, guard, sysctls.
+    ///
+    /// # Errors
+    /// When the kernel refuses; what was removed before stays removed.
+    pub async fn cleanup(&mut self, device: &str, table: u32) -> Result<Vec<String>, HostError> {
+        let mut removed = cleanup::routing(&self.netlink, device, table).await?;
+        removed.extend(self.sysctls.restore());
+        removed.extend(guard::remove(&self.state_dir)?);
+        self.last = None;
+        self.guard = Guard::new(&self.state_dir);
+        Ok(removed)
+    }
+}
+
+/// A cluster network that holds a node's own address would cut the node off.
+fn validate(desired: &Desired) -> Result<(), HostError> {
+    let prefixes = plan::overlay_prefixes(desired);
+    let clash = desired.node_addresses.iter().find_map(|address| {
+        prefixes.iter().find(|net| net.contains(address)).map(|net| (address, net))
+    });
+    match clash {
+        Some((address, net)) => Err(HostError::Refused(format!(
+            "the node address {address} is inside the overlay prefix {net}: the node would cut itself off; \
+             choose other Pod networks, or set node.addresses"
+        ))),
+        None => Ok(()),
     }
 }

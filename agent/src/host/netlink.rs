@@ -42,6 +42,8 @@ pub(super) struct Link {
 pub(super) struct Address {
     pub(super) device: u32,
     pub(super) net: IpNet,
+    /// Neither temporary nor deprecated nor contested.
+    pub(super) lasting: bool,
     message: AddressMessage,
 }
 
@@ -236,6 +238,13 @@ impl Address {
             })
         };
         let net = IpNet::new(of(true).or_else(|| of(false))?, message.header.prefix_len).ok()?;
-        Some(Self { device: message.header.index, net, message })
+        let flags = message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Flags(flags) => Some(*flags),
+            _ => None,
+        });
+        let passing = AddressFlags::Deprecated | AddressFlags::Tentative | AddressFlags::Dadfailed;
+        let temporary = net.addr().is_ipv6() && flags.is_some_and(|flags| flags.contains(AddressFlags::Secondary));
+        let lasting = !temporary && !flags.is_some_and(|flags| flags.intersects(passing));
+        Some(Self { device: message.header.index, net, lasting, message })
     }
 }

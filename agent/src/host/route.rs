@@ -131,3 +131,21 @@ pub(super) fn table(message: &RouteMessage) -> u32 {
     });
     attribute.unwrap_or_else(|| u32::from(message.header.table))
 }
+
+/// The question which way a packet to `to` would go.
+pub(super) fn query(to: IpAddr) -> RouteMessage {
+    let net = IpNet::from(to);
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(net);
+    message.header.destination_prefix_length = net.prefix_len();
+    message.attributes.push(RouteAttribute::Destination(to.into()));
+    message
+}
+
+/// The same for a packet from `source` that comes in by the device `input`.
+pub(super) fn query_forwarded(to: IpAddr, source: IpAddr, input: u32) -> RouteMessage {
+    let mut message = query(to);
+    message.header.source_prefix_length = IpNet::from(source).prefix_len();
+    message.attributes.extend([RouteAttribute::Source(source.into()), RouteAttribute::Iif(input)]);
+    message
+}

@@ -13,14 +13,14 @@ use warren_overlay::mesh::Enforcement;
 /// ```text
 ///   veth peer ── eth0 192.168.77.1/24 fd77::1/64   warren0   cni0 10.42.1.1/24 fd42:1::1/64
 /// ```
-pub struct Space {
+pub(crate) struct Space {
     /// Where the host remembers things.
-    pub state: tempfile::TempDir,
+    pub(crate) state: tempfile::TempDir,
 }
 
 impl Space {
     /// Runs the test in a fresh namespace with the usual devices.
-    pub fn enter<F, T>(test: F)
+    pub(crate) fn enter<F, T>(test: F)
     where
         F: FnOnce(Space) -> T + Send + 'static,
         T: Future<Output = ()>,
@@ -32,7 +32,7 @@ impl Space {
     }
 
     /// Runs the test in a fresh namespace with nothing but the loopback.
-    pub fn bare<F, T>(test: F)
+    pub(crate) fn bare<F, T>(test: F)
     where
         F: FnOnce(Space) -> T + Send + 'static,
         T: Future<Output = ()>,
@@ -51,7 +51,7 @@ impl Space {
     }
 
     /// A host as the agent opens it.
-    pub fn host(&self) -> Host {
+    pub(crate) fn host(&self) -> Host {
         Host::open(self.state.path()).expect("the host opens")
     }
 }
@@ -82,12 +82,12 @@ fn furnish() {
 }
 
 /// One `ip` command in this thread's namespace; panics when it fails.
-pub fn ip(command: &str) -> String {
+pub(crate) fn ip(command: &str) -> String {
     run("ip", &command.split(' ').collect::<Vec<_>>())
 }
 
 /// One command in this thread's namespace; panics when it fails.
-pub fn run(program: &str, arguments: &[&str]) -> String {
+pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().expect("the program runs");
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {}: {error}", arguments.join(" "));
@@ -95,7 +95,7 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
 }
 
 /// A node with Pods, one peer with Pods.
-pub fn desired() -> Desired {
+pub(crate) fn desired() -> Desired {
     let net = |text: &str| text.parse().expect("a prefix");
     let address = |text: &str| text.parse().expect("an address");
     Desired {

@@ -1,0 +1,137 @@
+//! The guard: nftables rules that outlive the process. On underlay devices, both directions, no packet from or to an
+//! overlay prefix in clear; in mode `nodes` nor between node addresses. Removed by `warren cleanup` only.
+//!
+//! Whether what is loaded is still what was loaded is told by comparing the kernel's listing with the one taken right
+//! after loading, counters and handles aside.
+
+mod ruleset;
+mod saved;
+
+use nftables::helper::{DEFAULT_ARGS, DEFAULT_NFT, NftablesError, apply_ruleset_raw, get_current_ruleset_raw};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+pub use saved::load_saved;
+
+use super::{Desired, HostError};
+use crate::status::GuardStatus;
+
+/// Name of our tables, in the families `inet` and `netdev`.
+pub const TABLE: &str = "warren";
+
+/// What was loaded, and how the kernel listed it then.
+pub(super) struct Guard {
+    state_dir: PathBuf,
+    loaded: Option<Loaded>,
+}
+
+struct Loaded {
+    ruleset: Value,
+    listing: Value,
+}
+
+impl Guard {
+    pub(super) fn new(state_dir: &Path) -> Self {
+        Self { state_dir: state_dir.to_owned(), loaded: saved::read(state_dir).map(Loaded::from) }
+    }
+
+    /// Loads what `desired` asks for unless it is there; gives the number of writes.
+    pub(super) fn apply(&mut self, desired: &Desired) -> Result<u32, HostError> {
+        let devices = present(&desired.underlay_devices);
+        let ruleset = ruleset::build(desired, &devices);
+        let intact = |loaded: &Loaded| loaded.ruleset == ruleset && list() == loaded.listing;
+        if self.loaded.as_ref().is_some_and(intact) {
+            return Ok(0);
+        }
+        load(&ruleset)?;
+        let listing = list();
+        saved::write(&self.state_dir, &ruleset, &listing)?;
+        self.loaded = Some(Loaded { ruleset, listing });
+        Ok(1)
+    }
+}
+
+impl From<(Value, Value)> for Loaded {
+    fn from((ruleset, listing): (Value, Value)) -> Self {
+        Self { ruleset, listing }
+    }
+}
+
+/// Egress hooks hang on devices that exist.
+fn present(devices: &std::collections::BTreeSet<String>) -> Vec<String> {
+    let there = devices.iter().filter(|device| Path::new("/sys/class/net").join(device).exists());
+    there.cloned().collect()
+}
+
+/// One transaction; then the egress hooks, which older kernels lack.
+fn load(ruleset: &Value) -> Result<(), HostError> {
+    let part = |name: &str| ruleset.get(name).cloned().unwrap_or_default();
+    run(&part("inet")).or_else(|_| {
+        // Somebody put something else in our place: clear it in the same transaction.
+        run(&ruleset::from_scratch("inet", part("inet")))
+    })?;
+    let egress = part("netdev");
+    if let Err(error) = run(&ruleset::from_scratch("netdev", egress)) {
+        tracing::debug!(%error, "no egress hook: packets that eBPF redirects are not seen by the guard");
+    }
+    Ok(())
+}
+
+fn run(ruleset: &Value) -> Result<(), HostError> {
+    apply_ruleset_raw(&ruleset.to_string(), DEFAULT_NFT, DEFAULT_ARGS).map(drop).map_err(|error| HostError::Nft(reason(error)))
+}
+
+fn reason(error: NftablesError) -> String {
+    match error {
+        NftablesError::NftExecution { inner, .. } => format!("nft cannot be run: {inner}; install nftables"),
+        NftablesError::NftFailed { stderr, .. } => stderr.lines().take(3).collect::<Vec<_>>().join(" "),
+        other => other.to_string(),
+    }
+}
+
+/// Our tables as the kernel has them, without what changes by itself.
+fn list() -> Value {
+    let tables = ["inet", "netdev"].map(|family| normal(raw(family)));
+    Value::Array(tables.into())
+}
+
+fn raw(family: &str) -> Value {
+    let listed = get_current_ruleset_raw(DEFAULT_NFT, ["list", "table", family, TABLE]);
+    listed.ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+}
+
+/// Without handles, counts and the version of `nft`.
+fn normal(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let volatile = |key: &str| matches!(key, "handle" | "packets" | "bytes" | "metainfo");
+            map.into_iter().filter(|(key, _)| !volatile(key)).map(|(key, value)| (key, normal(value))).collect()
+        }
+        Value::Array(items) => items.into_iter().map(normal).collect(),
+        other => other,
+    }
+}
+
+/// What the guard counted since it was loaded.
+pub(super) fn counters() -> GuardStatus {
+    let tables = ["inet", "netdev"].map(raw);
+    let sum = |name: &str| tables.iter().map(|table| count(table, name)).sum();
+    GuardStatus { active: tables[0].is_object(), refused: sum("refused"), passed: sum("passed") }
+}
+
+fn count(table: &Value, name: &str) -> u64 {
+    let objects = table.get("nftables").and_then(Value::as_array).into_iter().flatten();
+    let counters = objects.filter_map(|object| object.get("counter"));
+    counters.filter(|counter| counter["name"] == name).filter_map(|counter| counter["packets"].as_u64()).sum()
+}
+
+/// Removes our tables and what is on disk; names what was there.
+pub(super) fn remove(state_dir: &Path) -> Result<Vec<String>, HostError> {
+    let mut removed = Vec::new();
+    for family in ["inet", "netdev"].into_iter().filter(|family| raw(family).is_object()) {
+        run(&ruleset::deletion(family))?;
+        removed.push(format!("nftables table {family} {TABLE}"));
+    }
+    removed.extend(saved::remove(state_dir));
+    Ok(removed)
+}

@@ -1,0 +1,180 @@
+//! The guard against a real kernel: what it refuses, what it lets pass, and that the same packet passes without it.
+
+mod host_space;
+
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use host_space::{Space, desired, ip, run};
+use warren_agent::config::Mode;
+use warren_agent::host::{Desired, guard};
+use warren_overlay::mesh::Enforcement;
+
+/// Puts the other end of the underlay into a namespace of its own, and itself on the network of this node.
+struct Outside(String);
+
+impl Outside {
+    fn new() -> Self {
+        let name = format!("wguard{}-{:?}", std::process::id(), std::thread::current().id());
+        let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+        ip(&format!("netns add {name}"));
+        let outside = Self(name);
+        ip(&format!("link set outside netns {}", outside.0));
+        outside.ip("link set lo up");
+        outside.ip("address add 192.168.77.2/24 dev outside");
+        outside.ip("address add 10.42.9.9/32 dev outside");
+        outside.ip("address add 192.168.77.254/24 dev outside");
+        outside.ip("link set outside up");
+        outside.ip("route add 10.42.1.0/24 via 192.168.77.1");
+        outside
+    }
+
+    fn ip(&self, command: &str) {
+        ip(&format!("-n {} {command}", self.0));
+    }
+
+    /// A socket that lives out there.
+    fn socket(&self, address: &str) -> UdpSocket {
+        let path = format!("/run/netns/{}", self.0);
+        let address = address.to_owned();
+        let open = move || {
+            let space = std::fs::File::open(path).expect("the namespace");
+            nix::sched::setns(space, nix::sched::CloneFlags::CLONE_NEWNET).expect("enters");
+            bound(&address)
+        };
+        std::thread::spawn(open).join().expect("a socket")
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+fn bound(address: &str) -> UdpSocket {
+    let socket = UdpSocket::bind(address).expect("binds");
+    socket.set_read_timeout(Some(Duration::from_millis(300))).expect("a timeout");
+    socket
+}
+
+/// Did one of three datagrams arrive?
+fn passes(from: &UdpSocket, to: &UdpSocket) -> bool {
+    let target = to.local_addr().expect("an address");
+    let mut buffer = [0; 64];
+    (0..3).any(|_| {
+        // The guard's drop on the way out is an error of the sender.
+        let _ = from.send_to(b"in clear", target);
+        to.recv_from(&mut buffer).is_ok()
+    })
+}
+
+/// Without our routes everything would go out in clear: only the guard stands in the way.
+fn only_guard(wanted: &Desired) -> Desired {
+    Desired { underlay_devices: wanted.underlay_devices.clone(), ..wanted.clone() }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn in_strict_nothing_of_the_overlay_passes_in_clear_and_without_the_guard_it_does() {
+    Space::enter(|space| async move {
+        let outside = Outside::new();
+        let pod = bound("10.42.1.1:7000");
+        let stranger = outside.socket("10.42.9.9:7000");
+        assert!(passes(&pod, &stranger), "the control: without a guard a Pod's packet leaves in clear");
+        assert!(passes(&stranger, &pod), "the control: without a guard a packet comes in in clear");
+        let mut host = space.host();
+        assert_eq!(host.guard(&only_guard(&desired())).expect("loads").writes, 1);
+        assert!(!passes(&pod, &stranger));
+        assert!(!passes(&stranger, &pod));
+        let counted = host.guard_counters().await;
+        assert!(counted.active && counted.refused >= 4 && counted.passed == 0, "{counted:?}");
+        let (here, there) = (bound("192.168.77.1:7000"), outside.socket("192.168.77.2:7000"));
+        assert!(passes(&here, &there) && passes(&there, &here), "node traffic is not the overlay's");
+        assert_eq!(host.guard(&only_guard(&desired())).expect("is loaded").writes, 0);
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn in_permissive_it_passes_and_is_counted_but_not_for_a_proven_pair() {
+    Space::enter(|space| async move {
+        let outside = Outside::new();
+        let (pod, stranger) = (bound("10.42.1.1:7000"), outside.socket("10.42.9.9:7000"));
+        let mut wanted = desired();
+        wanted.enforcement = Enforcement::Permissive;
+        let mut host = space.host();
+        host.guard(&wanted).expect("loads");
+        assert!(passes(&pod, &stranger) && passes(&stranger, &pod));
+        let counted = host.guard_counters().await;
+        assert!(counted.passed == 2 && counted.refused == 0, "{counted:?}");
+        wanted.proven_cidrs.insert("10.42.9.0/24".parse().expect("a prefix"));
+        host.guard(&wanted).expect("loads");
+        assert!(!passes(&pod, &stranger) && !passes(&stranger, &pod));
+        let counted = host.guard_counters().await;
+        assert!(counted.passed == 2 && counted.refused >= 2, "counts survive: {counted:?}");
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn in_mode_nodes_only_the_tunnel_and_exempt_ports_pass_between_nodes() {
+    Space::enter(|space| async move {
+        let outside = Outside::new();
+        let mut wanted = desired();
+        wanted.mode = Mode::Nodes;
+        space.host().guard(&wanted).expect("loads");
+        let (here, there) = (bound("192.168.77.1:7000"), outside.socket("192.168.77.2:7000"));
+        assert!(!passes(&here, &there) && !passes(&there, &here));
+        let (here, there) = (bound("192.168.77.1:51840"), outside.socket("192.168.77.2:51841"));
+        assert!(passes(&here, &there) && passes(&there, &here), "our own datagrams");
+        let (here, there) = (bound("192.168.77.1:7001"), outside.socket("192.168.77.2:2380"));
+        assert!(passes(&here, &there) && passes(&there, &here), "an exempt port");
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_saved_guard_is_loaded_again_after_a_reboot_without_devices() {
+    Space::enter(|space| async move {
+        space.host().guard(&desired()).expect("loads");
+        let before = run("nft", &["-s", "list", "table", "inet", "warren"]);
+        run("nft", &["flush", "ruleset"]);
+        ip("link del eth0");
+        assert!(guard::load_saved(space.state.path()).expect("loads"));
+        assert_eq!(run("nft", &["-s", "list", "table", "inet", "warren"]), before);
+        assert!(!guard::load_saved(&space.state.path().join("nowhere")).expect("nothing is saved there"));
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_guard_that_somebody_flushed_or_changed_is_loaded_again() {
+    Space::enter(|space| async move {
+        let mut host = space.host();
+        host.guard(&desired()).expect("loads");
+        let before = run("nft", &["-s", "list", "ruleset"]);
+        for sabotage in [
+            vec!["flush", "ruleset"],
+            vec!["flush", "chain", "inet", "warren", "postrouting"],
+            vec!["delete", "element", "inet", "warren", "overlay4", "{ 10.42.0.0/16 }"],
+            vec!["delete", "table", "netdev", "warren"],
+            vec!["insert", "rule", "inet", "warren", "prerouting", "accept"],
+        ] {
+            run("nft", &sabotage);
+            assert_eq!(host.guard(&desired()).expect("loads again").writes, 1, "{sabotage:?}");
+            assert_eq!(run("nft", &["-s", "list", "ruleset"]), before, "{sabotage:?}");
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_cluster_network_that_holds_a_node_address_is_refused() {
+    Space::enter(|space| async move {
+        let mut wanted = desired();
+        wanted.networks.insert("192.168.0.0/16".parse().expect("a prefix"));
+        let error = space.host().apply(&wanted).await.expect_err("refused").to_string();
+        assert!(error.contains("192.168.77.1") && error.contains("192.168.0.0/16"), "{error}");
+    });
+}
