@@ -4,17 +4,22 @@
 //! ```text
 //! record gone --- tunnel lives, grace runs ------------------ grace over: peer goes
 //!             \-- tunnel dead ------------------------------- peer goes
-//! more than half gone in one step: nothing goes until their tunnels are dead, or a person accepts
+//! more than half gone at a time: nothing goes until their tunnels are dead, or a person accepts
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use warren_crypto::PublicKey;
 
 use crate::mesh::{Origin, PeerSpec};
 use crate::record::NodeName;
 
 /// Fewer than this many are never "most of the mesh".
 const BRAKE_MIN: usize = 3;
+/// How often to look whether the tunnels of kept peers still live: they die without telling anybody.
+const LOOK: Duration = Duration::from_secs(15);
 
 /// The peers in force and what is kept of the past.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,13 +64,12 @@ impl Hold {
         alive: &BTreeSet<NodeName>,
         now: Instant,
     ) -> Effective {
-        let gone: Vec<_> = self
-            .peers
-            .iter()
-            .filter(|(name, old)| is_gone(name, old, &desired))
-            .map(|(name, old)| (name.clone(), old.clone()))
+        let taken = Taken::by(&desired);
+        let gone: BTreeMap<_, _> = std::mem::take(&mut self.peers)
+            .into_iter()
+            .filter(|(name, old)| old.origin == Origin::Registry && !desired.contains_key(name) && !taken.any_of(old))
             .collect();
-        self.brake(&gone);
+        self.brake(&gone, &desired);
         self.vanished.retain(|name, _| !desired.contains_key(name));
         let mut peers = desired;
         for (name, old) in gone {
@@ -80,23 +84,24 @@ impl Hold {
         }
         self.braked.retain(|name| self.vanished.contains_key(name));
         self.peers = peers.clone();
-        let waiting = self.vanished.iter().filter(|(name, _)| !self.braked.contains(*name));
-        let deadline = waiting.map(|(_, since)| *since + self.grace).min();
-        Effective {
-            peers,
-            vanished: self.vanished.clone(),
-            held: self.held(),
-            next_deadline: deadline.map(|at| (at, "the grace of a vanished peer ends")),
+        let next_deadline = self.next_deadline(now);
+        Effective { peers, vanished: self.vanished.clone(), held: self.held(), next_deadline }
+    }
+
+    /// Most of the mesh at once is a mistake until shown otherwise. Everything counts that is gone now, since a watch
+    /// may deliver one step in pieces and leases end one by one.
+    fn brake(&mut self, gone: &BTreeMap<NodeName, PeerSpec>, desired: &BTreeMap<NodeName, PeerSpec>) {
+        let present = desired.values().filter(|peer| peer.origin == Origin::Registry).count();
+        if gone.len() >= BRAKE_MIN && gone.len() > present {
+            self.braked.extend(gone.keys().cloned());
         }
     }
 
-    /// Most of the mesh at once is a mistake until shown otherwise.
-    fn brake(&mut self, gone: &[(NodeName, PeerSpec)]) {
-        let fresh: Vec<_> = gone.iter().filter(|(name, _)| !self.vanished.contains_key(name)).collect();
-        let registry = self.peers.values().filter(|peer| peer.origin == Origin::Registry).count();
-        if fresh.len() >= BRAKE_MIN && fresh.len() * 2 > registry {
-            self.braked.extend(fresh.into_iter().map(|(name, _)| name.clone()));
-        }
+    fn next_deadline(&self, now: Instant) -> Option<(Instant, &'static str)> {
+        let waiting = self.vanished.iter().filter(|(name, _)| !self.braked.contains(*name));
+        let grace = waiting.map(|(_, since)| (*since + self.grace, "the grace of a vanished peer ends")).min();
+        let look = (now + LOOK, "the tunnels of vanished peers may have died");
+        (!self.vanished.is_empty()).then(|| grace.map_or(look, |grace| grace.min(look)))
     }
 
     fn held(&self) -> Option<String> {
@@ -105,7 +110,7 @@ impl Hold {
         }
         let names: Vec<_> = self.braked.iter().map(NodeName::as_str).collect();
         Some(format!(
-            "{} peers vanished from the registry in one step ({}); they are kept while their tunnels live: \
+            "{} peers, most of the mesh, vanished from the registry ({}); they are kept while their tunnels live: \
              repair the registry, or run `warren mesh accept` if they are gone for good",
             names.len(),
             names.join(", ")
@@ -113,12 +118,33 @@ impl Hold {
     }
 }
 
-/// A registry peer whose record is gone, and whose key and prefixes nobody else has now. A static peer goes at once.
-fn is_gone(name: &NodeName, old: &PeerSpec, desired: &BTreeMap<NodeName, PeerSpec>) -> bool {
-    let taken = |new: &PeerSpec| {
-        new.public_key == old.public_key
-            || new.addresses.intersection(&old.addresses).next().is_some()
-            || new.cidrs.iter().any(|a| old.cidrs.iter().any(|b| a.contains(b) || b.contains(a)))
-    };
-    old.origin == Origin::Registry && !desired.contains_key(name) && !desired.values().any(taken)
+/// What the present peers have, so that no vanished one keeps it.
+struct Taken {
+    keys: BTreeSet<PublicKey>,
+    prefixes: BTreeSet<IpNet>,
+}
+
+impl Taken {
+    fn by(peers: &BTreeMap<NodeName, PeerSpec>) -> Self {
+        Self {
+            keys: peers.values().map(|peer| peer.public_key).collect(),
+            prefixes: peers.values().flat_map(prefixes).collect(),
+        }
+    }
+
+    fn any_of(&self, peer: &PeerSpec) -> bool {
+        self.keys.contains(&peer.public_key) || prefixes(peer).any(|prefix| self.overlaps(prefix))
+    }
+
+    fn overlaps(&self, prefix: IpNet) -> bool {
+        // Whatever begins inside the prefix overlaps it (shorter ones sort first); whatever holds it is a supernet.
+        let mut inside = self.prefixes.range(prefix..=IpNet::from(prefix.broadcast()));
+        let mut around = std::iter::successors(Some(prefix), IpNet::supernet);
+        inside.next().is_some() || around.any(|net| self.prefixes.contains(&net))
+    }
+}
+
+/// A peer's prefixes and its own addresses.
+fn prefixes(peer: &PeerSpec) -> impl Iterator<Item = IpNet> + '_ {
+    peer.cidrs.iter().map(IpNet::trunc).chain(peer.addresses.iter().copied().map(IpNet::from))
 }
