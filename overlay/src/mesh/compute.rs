@@ -128,13 +128,19 @@ impl<'d> Builder<'d> {
         self.mesh.peers.insert(peer.name.clone(), spec);
     }
 
-    /// What was owned stays owned until it is released by name.
+    /// What was owned stays owned until it is released by name: it counts as an allocation, older than all of the
+    /// store's, so that a wiped store takes no prefix from a node that lives.
     fn remember(&mut self, memory: &Ownership, snapshot: &Snapshot) {
         let released: BTreeSet<_> = snapshot.released.iter().map(|gone| (gone.cidr, &gone.node)).collect();
         for (cidr, node) in memory.owners.iter().filter(|(cidr, node)| !released.contains(&(**cidr, node))) {
             // Memory is our own and holds no overlaps; if it was tampered with, the first one stays.
-            if self.remembered.claim(*cidr, node).is_ok() {
-                self.mesh.ownership.owners.insert(*cidr, node.clone());
+            if self.remembered.claim(*cidr, node).is_err() {
+                continue;
+            }
+            self.mesh.ownership.owners.insert(*cidr, node.clone());
+            // Where the configuration now says otherwise, it wins; an allocation of the same prefix reports it.
+            if self.check_range(*cidr, node).is_ok() {
+                self.granted.entry(node.clone()).or_default().insert(*cidr);
             }
         }
     }
@@ -170,9 +176,8 @@ impl<'d> Builder<'d> {
         if !self.cluster.networks.is_empty() && !self.cluster.networks.iter().any(|network| network.contains(&cidr)) {
             return Err(("outside_network", format!("{cidr} is not inside the cluster network")));
         }
-        if let Some((address, owner)) = self.addresses.iter().find(|(address, _)| cidr.contains(*address))
-            && owner != node
-        {
+        let mut inside = self.addresses.range(cidr.network()..=cidr.broadcast());
+        if let Some((address, owner)) = inside.find(|(_, owner)| *owner != node) {
             return Err(("node_address", format!("{cidr} holds {address}, an address of node {owner}")));
         }
         self.ranges.claim(cidr, node).map_err(|owner| ("overlap", format!("{cidr} overlaps what {owner} owns")))
@@ -268,7 +273,7 @@ impl<'d> Builder<'d> {
             .endpoints
             .iter()
             .copied()
-            .partition(|endpoint: &std::net::SocketAddr| self.ranges.holder_of(endpoint.ip()).is_some());
+            .partition(|endpoint: &std::net::SocketAddr| self.in_overlay(endpoint.ip()));
         for endpoint in inside {
             let detail = format!("the endpoint {endpoint} is inside the overlay: the tunnel would carry itself");
             self.refuse(record.name.as_str(), Some(IpNet::from(endpoint.ip())), "endpoint_in_overlay", detail);
@@ -286,6 +291,12 @@ impl<'d> Builder<'d> {
             features: record.features,
         };
         self.mesh.peers.insert(record.name, spec);
+    }
+
+    /// Whether a packet to this address would be the tunnel's own cargo.
+    fn in_overlay(&self, address: IpAddr) -> bool {
+        self.ranges.holder_of(address).is_some()
+            || self.cluster.networks.iter().any(|network| network.contains(&address))
     }
 
     /// A prefix that an allocation and a static peer of another name both have never gets here; this is the same name.
