@@ -122,14 +122,18 @@ impl Rules<'_> {
         commands
     }
 
-    fn sets(&self, v6: bool) -> [(&'static str, Vec<Value>); 3] {
+    fn sets(&self, v6: bool) -> [(&'static str, Vec<Value>); 4] {
         let desired = self.desired;
         let peers = desired.peer_addresses.keys().filter(|address| !in_overlay(desired, address));
         let nodes: BTreeSet<_> = peers.chain(&desired.node_addresses).map(|address| IpNet::from(*address)).collect();
+        // A proven peer's node address is no overlay prefix: its datagrams must pass.
+        let (proven_nodes, proven) = desired.proven_cidrs.iter().copied().partition(|net| nodes.contains(net));
+        let in_nodes = |set| if desired.mode == Mode::Nodes { elements(set, v6) } else { Vec::new() };
         [
             ("overlay", elements(&overlay_prefixes(desired), v6)),
-            ("proven", elements(&desired.proven_cidrs, v6)),
-            ("nodes", if desired.mode == Mode::Nodes { elements(&nodes, v6) } else { Vec::new() }),
+            ("proven", elements(&proven, v6)),
+            ("nodes", in_nodes(&nodes)),
+            ("proven_nodes", in_nodes(&proven_nodes)),
         ]
     }
 
@@ -152,12 +156,12 @@ impl Rules<'_> {
     fn clear(&self, chain: &str, on: &[Value], way: Way) -> Vec<Value> {
         let mut rules = Vec::new();
         for v6 in [false, true] {
-            for field in ["saddr", "daddr"] {
-                for (set, verdict) in self.verdicts(way) {
+            for (set, verdict) in self.verdicts(way) {
+                for field in ["saddr", "daddr"] {
                     let set = format!("@{set}{}", number(v6));
                     let mut expressions = on.to_vec();
                     expressions.push(compare_address(v6, field, &set));
-                    expressions.extend(verdict);
+                    expressions.extend(verdict.clone());
                     rules.push(self.rule(chain, expressions));
                 }
             }
@@ -212,10 +216,16 @@ impl Rules<'_> {
             let field = json!({ "payload": { "protocol": "icmpv6", "field": "type" } });
             rules.push(rule(vec![matches(field, types), accept]));
         }
-        rules.push(rule(match self.desired.enforcement {
-            Enforcement::Strict => vec![counted("refused"), json!({ "drop": null })],
-            Enforcement::Permissive => self.passing(way),
-        }));
+        let refuse = vec![counted("refused"), json!({ "drop": null })];
+        if self.desired.enforcement == Enforcement::Strict {
+            rules.push(rule(refuse));
+            return rules;
+        }
+        for field in ["saddr", "daddr"] {
+            let proven = compare_address(v6, field, &format!("@proven_nodes{}", number(v6)));
+            rules.push(rule([proven].into_iter().chain(refuse.clone()).collect()));
+        }
+        rules.push(rule(self.passing(way)));
         rules
     }
 
