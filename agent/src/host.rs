@@ -10,10 +10,11 @@ mod discover;
 pub mod forward;
 pub mod guard;
 mod monitor;
-pub(crate) mod netlink;
+mod netlink;
 mod plan;
 mod route;
 mod rule;
+mod survey;
 pub(crate) mod sysctl;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +35,7 @@ pub use discover::{Underlay, UnderlayDevice};
 use guard::Guard;
 use monitor::Repairs;
 use netlink::Netlink;
+pub use survey::{Survey, survey};
 use sysctl::Sysctls;
 
 /// Everything the host should be, computed by the control plane from the mesh and the configuration.

@@ -1,0 +1,149 @@
+//! Port, device, addresses, forwarding.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::path::Path;
+
+use ipnet::IpNet;
+
+use super::Finding;
+use crate::config::{Cidrs, Config};
+use crate::host::{self, Survey, sysctl};
+
+pub(super) fn port(port: u16) -> Finding {
+    let taken = |address: IpAddr| {
+        UdpSocket::bind(SocketAddr::new(address, port)).is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+    };
+    if taken(Ipv4Addr::UNSPECIFIED.into()) || taken(Ipv6Addr::UNSPECIFIED.into()) {
+        return Finding::fatal(
+            format!("UDP port {port} is taken"),
+            format!("see who has it with `ss -ulpn sport = :{port}` (an agent that runs already?), or set underlay.port"),
+        );
+    }
+    Finding::fine(format!("UDP port {port}"))
+}
+
+pub(super) fn findings(config: &Config) -> Vec<Finding> {
+    match host::survey(&config.overlay.device, config.underlay.devices.as_ref()) {
+        Ok(survey) => found(config, &survey),
+        Err(error) => vec![Finding::fatal(
+            format!("the kernel's routing cannot be read ({error})"),
+            "the kernel needs CONFIG_IP_MULTIPLE_TABLES; check underlay.devices",
+        )],
+    }
+}
+
+fn found(config: &Config, survey: &Survey) -> Vec<Finding> {
+    let addresses = config.node.addresses.clone().unwrap_or_else(|| survey.addresses.clone());
+    let mut findings = vec![device(&config.overlay.device, survey)];
+    if addresses.is_empty() {
+        findings.push(Finding::fatal(
+            "this host has no underlay address",
+            "no device has a default route or a global address: set underlay.devices and node.addresses",
+        ));
+    }
+    let networks = networks(config);
+    let registries = config.etcd.iter().flat_map(|etcd| &etcd.endpoints).filter_map(|url| host_of(url));
+    let named = addresses.iter().map(|address| ("the node address", *address));
+    for (what, address) in named.chain(registries.map(|address| ("the etcd endpoint", address))) {
+        findings.extend(networks.iter().find(|net| net.contains(&address)).map(|net| {
+            Finding::fatal(
+                format!("{what} {address} is inside the cluster network {net}"),
+                "the node would cut itself off: choose other Pod networks, or another address",
+            )
+        }));
+    }
+    if networks.iter().any(|net| net.addr().is_ipv6()) && !Path::new("/proc/net/if_inet6").exists() {
+        findings.push(Finding::fatal(
+            "the cluster has IPv6 networks and this kernel has no IPv6",
+            "remove ipv6.disable=1 from the kernel's command line",
+        ));
+    }
+    findings
+}
+
+fn device(name: &str, survey: &Survey) -> Finding {
+    match survey.device_kind.as_deref() {
+        None | Some("tun") => Finding::fine(format!("device name {name}")),
+        Some(kind) => Finding::fatal(
+            format!("the device {name} belongs to somebody else (kind {kind:?})"),
+            "remove it, or set overlay.device",
+        ),
+    }
+}
+
+fn networks(config: &Config) -> Vec<IpNet> {
+    let own = match &config.node.cidrs {
+        Cidrs::Listed(cidrs) => cidrs.iter().copied().collect(),
+        Cidrs::Auto { .. } => Vec::new(),
+    };
+    let peers = config.peers.iter().flat_map(|peer| peer.cidrs.iter().copied());
+    config.overlay.networks.iter().copied().chain(own).chain(peers).collect()
+}
+
+/// The literal address in a URL; names are resolved later, by those who use them.
+fn host_of(url: &str) -> Option<IpAddr> {
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest).split('/').next()?;
+    let literal = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    literal.trim_matches(['[', ']']).parse().ok().or_else(|| authority.trim_matches(['[', ']']).parse().ok())
+}
+
+/// Pods need a host that forwards; the agent switches it on where it may.
+pub(super) fn forwarding(config: &Config) -> Vec<Finding> {
+    let v6 = |net: &IpNet| net.addr().is_ipv6();
+    let networks = networks(config);
+    let pods = config.node.cidrs != Cidrs::Listed(Default::default());
+    let needed = |name: &'static str, wanted: bool| (wanted && pods).then_some(name);
+    let names = [
+        needed("net/ipv4/ip_forward", networks.is_empty() || networks.iter().any(|net| !v6(net))),
+        needed("net/ipv6/conf/all/forwarding", networks.iter().any(v6)),
+    ];
+    names.into_iter().flatten().filter_map(forwards).collect()
+}
+
+fn forwards(name: &str) -> Option<Finding> {
+    let shown = name.replace('/', ".");
+    if sysctl::read(name)? == "1" {
+        return Some(Finding::fine(shown));
+    }
+    let path = Path::new("/proc/sys").join(name);
+    Some(match std::fs::OpenOptions::new().write(true).open(path) {
+        Ok(_) => Finding::fine(format!("{shown} (will be switched on)")),
+        Err(error) => Finding::fatal(
+            format!("{shown} is off and may not be switched on ({error}): Pods would reach nobody"),
+            format!("`sysctl -w {shown}=1`, and keep it in /etc/sysctl.d"),
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_in_a_url_is_found_whatever_its_spelling() {
+        let found = |url: &str| host_of(url).map(|address| address.to_string());
+        assert_eq!(found("https://10.0.0.1:2379"), Some("10.0.0.1".into()));
+        assert_eq!(found("http://[fd00::1]:2379/x"), Some("fd00::1".into()));
+        assert_eq!(found("10.0.0.1"), Some("10.0.0.1".into()));
+        assert_eq!(found("https://[fd00::1]"), Some("fd00::1".into()));
+        assert_eq!(found("https://etcd.example:2379"), None);
+    }
+
+    #[test]
+    fn a_taken_port_is_fatal() {
+        let holder = UdpSocket::bind("0.0.0.0:0").expect("binds");
+        let number = holder.local_addr().expect("an address").port();
+        assert!(port(number).is_fatal());
+        drop(holder);
+        assert!(port(number).ok);
+    }
+
+    #[test]
+    fn a_device_of_somebody_else_is_fatal() {
+        let survey = |kind: Option<&str>| Survey { device_kind: kind.map(Into::into), ..Survey::default() };
+        assert!(device("warren0", &survey(None)).ok);
+        assert!(device("warren0", &survey(Some("tun"))).ok);
+        assert!(device("warren0", &survey(Some("bridge"))).is_fatal());
+        assert!(device("eth0", &survey(Some(""))).is_fatal());
+    }
+}
