@@ -243,9 +243,10 @@ impl Host {
 /// A cluster network that holds a node's own address would cut the node off.
 fn validate(desired: &Desired) -> Result<(), HostError> {
     let prefixes = plan::overlay_prefixes(desired);
-    let clash = desired.node_addresses.iter().find_map(|address| {
-        prefixes.iter().find(|net| net.contains(address)).map(|net| (address, net))
-    });
+    let clash = desired
+        .node_addresses
+        .iter()
+        .find_map(|address| prefixes.iter().find(|net| net.contains(address)).map(|net| (address, net)));
     match clash {
         Some((address, net)) => Err(HostError::Refused(format!(
             "the node address {address} is inside the overlay prefix {net}: the node would cut itself off; \

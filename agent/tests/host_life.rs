@@ -1,4 +1,5 @@
 //! The host's other duties against a real kernel: cleanup, discovery, checks, the monitor.
+#![allow(clippy::expect_used, reason = "a test fails by it")]
 
 mod host_space;
 
@@ -34,7 +35,10 @@ async fn settled() -> Vec<String> {
 fn cleanup_leaves_the_host_as_it_was() {
     Space::enter(|space| async move {
         ip("link del warren0");
-        run("sysctl", &["-q", "net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0", "net.ipv6.conf.eth0.accept_ra=1"]);
+        run(
+            "sysctl",
+            &["-q", "net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0", "net.ipv6.conf.eth0.accept_ra=1"],
+        );
         run("nft", &["add", "table", "ip", "somebody"]);
         let before = settled().await;
         let mut host = space.host();
@@ -115,17 +119,29 @@ fn a_rule_before_ours_is_found_and_named() {
         assert_eq!(host.check(&desired()).await, Vec::<String>::new());
         ip("rule add priority 50 to 10.42.2.0/24 lookup main");
         let problems = host.check(&desired()).await;
-        assert!(problems.iter().any(|problem| problem.contains("this host to 10.42.2.0/24 would go by eth0")), "{problems:?}");
-        assert!(problems.iter().any(|problem| problem.starts_with("Pods of 10.42.1.0/24 to 10.42.2.0/24")), "{problems:?}");
+        assert!(
+            problems.iter().any(|problem| problem.contains("this host to 10.42.2.0/24 would go by eth0")),
+            "{problems:?}"
+        );
+        assert!(
+            problems.iter().any(|problem| problem.starts_with("Pods of 10.42.1.0/24 to 10.42.2.0/24")),
+            "{problems:?}"
+        );
         ip("rule del priority 50");
         ip("rule add priority 50 from 10.42.1.0/24 to 192.168.77.2 lookup main");
         let problems = host.check(&desired()).await;
-        assert!(matches!(&problems[..], [only] if only.starts_with("Pods of 10.42.1.0/24 to 192.168.77.2 would go by eth0")), "{problems:?}");
+        assert!(
+            matches!(&problems[..], [only] if only.starts_with("Pods of 10.42.1.0/24 to 192.168.77.2 would go by eth0")),
+            "{problems:?}"
+        );
         ip("rule del priority 50");
         ip("rule add priority 94 to 198.51.100.0/24 lookup main");
         ip("rule add priority 500 fwmark 0x10/0x30 lookup main");
         let problems = host.check(&desired()).await;
-        assert!(matches!(&problems[..], [taken, bit] if taken.contains("94") && bit.contains("overlay.mark")), "{problems:?}");
+        assert!(
+            matches!(&problems[..], [taken, bit] if taken.contains("94") && bit.contains("overlay.mark")),
+            "{problems:?}"
+        );
     });
 }
 
@@ -136,9 +152,15 @@ fn a_firewall_that_drops_what_is_forwarded_is_named_with_its_remedy() {
         let mut host = space.host();
         host.apply(&desired()).await.expect("applies");
         run("nft", &["add", "table", "ip", "filter"]);
-        run("nft", &["add", "chain", "ip", "filter", "FORWARD", "{ type filter hook forward priority 0; policy drop; }"]);
+        run(
+            "nft",
+            &["add", "chain", "ip", "filter", "FORWARD", "{ type filter hook forward priority 0; policy drop; }"],
+        );
         let problems = host.check(&desired()).await;
-        assert!(matches!(&problems[..], [only] if only.contains("DOCKER-USER") && only.contains("FORWARD")), "{problems:?}");
+        assert!(
+            matches!(&problems[..], [only] if only.contains("DOCKER-USER") && only.contains("FORWARD")),
+            "{problems:?}"
+        );
         run("nft", &["add", "rule", "ip", "filter", "FORWARD", "iifname", "warren0", "accept"]);
         assert_eq!(host.check(&desired()).await, Vec::<String>::new());
     });

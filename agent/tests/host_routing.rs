@@ -1,10 +1,15 @@
 //! The host's routing against a real kernel, each test in a network namespace of its own. Needs root.
+#![allow(clippy::expect_used, reason = "a test fails by it")]
 
 mod host_space;
 
+use std::io::IoSlice;
+use std::net::UdpSocket;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use host_space::{Space, desired, ip};
+use warren_io::tun::{FRAME_MAX, Tun, TunConfig, VNET_HDR_LEN};
 
 #[test]
 #[ignore = "needs root"]
@@ -162,6 +167,49 @@ fn a_device_of_another_kind_is_refused() {
         ip("link add warren0 type bridge");
         let error = space.host().apply(&desired()).await.expect_err("not ours").to_string();
         assert!(error.contains("overlay.device"), "{error}");
+    });
+}
+
+/// An IPv4 datagram with two bytes in it, behind an empty vnet header.
+fn datagram(source: [u8; 4], destination: [u8; 4], ports: (u16, u16)) -> Vec<u8> {
+    let mut packet = vec![0x45, 0, 0, 30, 0, 0, 0, 0, 64, 17, 0, 0];
+    packet.extend(source.into_iter().chain(destination));
+    let words = packet.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
+    let sum: u32 = words.sum();
+    let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+    for word in [ports.0, ports.1, 10, 0] {
+        packet.extend(word.to_be_bytes());
+    }
+    packet.extend(*b"hi");
+    packet
+}
+
+#[test]
+#[ignore = "needs root"]
+fn who_came_in_by_the_device_is_answered_by_it_also_with_strict_reverse_path_checks() {
+    Space::enter(|space| async move {
+        ip("link del warren0");
+        std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "1").expect("strict");
+        let config = TunConfig { name: "warren0".into(), mtu: 1420, queues: 1, tso: false, uso: false };
+        let tun = Tun::open(&config).expect("a device");
+        space.host().apply(&desired()).await.expect("applies");
+        let service = UdpSocket::bind("192.168.77.1:7000").expect("binds");
+        service.set_read_timeout(Some(Duration::from_secs(2))).expect("a timeout");
+        // A Pod of the peer, masqueraded there: it comes from the peer's node address.
+        let question = datagram([192, 168, 77, 2], [192, 168, 77, 1], (5000, 7000));
+        tun.queues[0].send(&[IoSlice::new(&[0; VNET_HDR_LEN]), IoSlice::new(&question)]).expect("written");
+        let (_, client) = service.recv_from(&mut [0; 16]).expect("it is delivered");
+        service.send_to(b"answer", client).expect("sent");
+        let deadline = Instant::now() + Duration::from_secs(2);
+        let mut frame = vec![0; FRAME_MAX];
+        let answered = std::iter::repeat_with(|| tun.queues[0].recv(&mut frame).map(|length| frame[..length].to_vec()))
+            .take_while(|_| Instant::now() < deadline)
+            .filter_map(Result::ok)
+            .any(|frame| frame.ends_with(b"answer"));
+        assert!(answered, "the answer left by another device");
+        // The control: a connection of our own to the same address does not enter the tunnel.
+        assert!(get("192.168.77.2").contains("dev eth0"));
     });
 }
 

@@ -89,11 +89,14 @@ fn rules(rules: &[RuleMessage], desired: &Desired) -> Vec<String> {
     let foreign = rules.iter().filter(|message| !rule::is_ours(message));
     let problem = |message: &RuleMessage| {
         let value = |pick: fn(&RuleAttribute) -> Option<u32>| message.attributes.iter().find_map(pick);
-        let priority = value(|attribute| if let RuleAttribute::Priority(value) = attribute { Some(*value) } else { None })?;
+        let priority =
+            value(|attribute| if let RuleAttribute::Priority(value) = attribute { Some(*value) } else { None })?;
         let mark = value(|attribute| if let RuleAttribute::FwMark(value) = attribute { Some(*value) } else { None });
         let mask = value(|attribute| if let RuleAttribute::FwMask(value) = attribute { Some(*value) } else { None });
         if ours.contains(&priority) {
-            return Some(format!("somebody else's rule has preference {priority}, one of ours: set overlay.rule_priority"));
+            return Some(format!(
+                "somebody else's rule has preference {priority}, one of ours: set overlay.rule_priority"
+            ));
         }
         let bits = mark.filter(|mark| *mark != 0).map(|mark| match mask {
             Some(u32::MAX) | None => mark,

@@ -12,8 +12,20 @@ use super::{HostError, route};
 const MAIN: u32 = 254;
 /// Devices that carry somebody's overlay, tunnel or containers. They count only when the default route leads there.
 const INNER_KINDS: [&str; 14] = [
-    "tun", "bridge", "wireguard", "vxlan", "geneve", "ipip", "sit", "gre", "ip6tnl", "dummy", "ifb", "macvlan",
-    "ipvlan", "nlmon",
+    "tun",
+    "bridge",
+    "wireguard",
+    "vxlan",
+    "geneve",
+    "ipip",
+    "sit",
+    "gre",
+    "ip6tnl",
+    "dummy",
+    "ifb",
+    "macvlan",
+    "ipvlan",
+    "nlmon",
 ];
 
 /// What the underlay is.
@@ -92,9 +104,7 @@ fn is_underlay(link: &Link, addresses: &[Address], defaults: &BTreeSet<u32>) -> 
 
 /// Addresses of host length beside others are virtual ones, which move between nodes.
 fn own(link: &Link, addresses: &[Address]) -> BTreeSet<IpAddr> {
-    let usable = |address: &&Address| {
-        address.device == link.index && address.lasting && is_global(address.net.addr())
-    };
+    let usable = |address: &&Address| address.device == link.index && address.lasting && is_global(address.net.addr());
     let usable: Vec<_> = addresses.iter().filter(usable).collect();
     let stays = |address: &&&Address| {
         let v6 = address.net.addr().is_ipv6();

@@ -13,7 +13,8 @@ use super::guard::TABLE;
 pub fn refusing(device: &str, networks: &BTreeSet<IpNet>) -> Vec<String> {
     let Some(listed) = list(&["list", "chains"]) else { return Vec::new() };
     let objects = listed["nftables"].as_array().into_iter().flatten().filter_map(|object| object.get("chain"));
-    let dropping = objects.filter(|chain| chain["hook"] == "forward" && chain["policy"] == "drop" && chain["table"] != TABLE);
+    let dropping =
+        objects.filter(|chain| chain["hook"] == "forward" && chain["policy"] == "drop" && chain["table"] != TABLE);
     dropping.filter(|chain| !mentions(chain, device, networks)).map(|chain| remedy(chain, device)).collect()
 }
 

@@ -78,7 +78,9 @@ fn load(ruleset: &Value) -> Result<(), HostError> {
 }
 
 fn run(ruleset: &Value) -> Result<(), HostError> {
-    apply_ruleset_raw(&ruleset.to_string(), DEFAULT_NFT, DEFAULT_ARGS).map(drop).map_err(|error| HostError::Nft(reason(error)))
+    apply_ruleset_raw(&ruleset.to_string(), DEFAULT_NFT, DEFAULT_ARGS)
+        .map(drop)
+        .map_err(|error| HostError::Nft(reason(error)))
 }
 
 fn reason(error: NftablesError) -> String {

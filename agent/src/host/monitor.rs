@@ -46,7 +46,8 @@ impl Repairs {
 
     pub(super) fn count(&self) {
         let now = self.started.elapsed().as_millis() as u64;
-        let calm = now.saturating_sub(self.last.swap(now, Ordering::Relaxed)) > (FIGHT + self.wait()).as_millis() as u64;
+        let calm =
+            now.saturating_sub(self.last.swap(now, Ordering::Relaxed)) > (FIGHT + self.wait()).as_millis() as u64;
         if calm {
             self.in_a_row.store(0, Ordering::Relaxed);
         }
@@ -101,7 +102,9 @@ async fn routing(changed: Arc<Notify>) {
                 changed.notify_one();
             }
         }
-        Err(error) => tracing::warn!(%error, "changes of routes and rules are not heard of; they are found by checks only"),
+        Err(error) => {
+            tracing::warn!(%error, "changes of routes and rules are not heard of; they are found by checks only")
+        }
     }
 }
 

@@ -54,10 +54,12 @@ impl Sysctls {
         let v6 = format!("net/ipv6/conf/{device}");
         let mut writes = 0;
         // Loose: the way back to a node address is the underlay's (RFC 3704).
-        if read("net/ipv4/conf/all/rp_filter").as_deref() == Some("1") {
-            writes += self.ensure(&format!("net/ipv4/conf/{device}/rp_filter"), "2", false);
-        } else if read(&format!("net/ipv4/conf/{device}/rp_filter")).as_deref() == Some("1") {
-            writes += self.ensure(&format!("net/ipv4/conf/{device}/rp_filter"), "2", false);
+        let name = format!("net/ipv4/conf/{device}/rp_filter");
+        // The stricter of the two counts, but for 2, which is the looser.
+        let strict = |name: &str| read(name).as_deref() == Some("1");
+        let loose = read(&name).as_deref() == Some("2");
+        if !loose && (strict("net/ipv4/conf/all/rp_filter") || strict(&name)) {
+            writes += self.ensure(&name, "2", false);
         }
         if Path::new("/proc/sys").join(&v6).exists() {
             writes += self.ensure(&format!("{v6}/accept_ra"), "0", false);
@@ -74,7 +76,8 @@ impl Sysctls {
         }
         if let Err(error) = fs::write(Path::new("/proc/sys").join(name), wanted) {
             let name = name.replace('/', ".");
-            self.problems.push(format!("{name} is {present} and cannot be set ({error}): run `sysctl -w {name}={wanted}`"));
+            self.problems
+                .push(format!("{name} is {present} and cannot be set ({error}): run `sysctl -w {name}={wanted}`"));
             return 0;
         }
         if remember {
@@ -89,7 +92,8 @@ impl Sysctls {
         let file = self.state_dir.join(FILE);
         let text = serde_json::to_vec(&self.changed).unwrap_or_default();
         if let Err(error) = fs::create_dir_all(&self.state_dir).and_then(|()| fs::write(&file, text)) {
-            self.problems.push(format!("{} cannot be written ({error}): cleanup will not undo sysctls", file.display()));
+            self.problems
+                .push(format!("{} cannot be written ({error}): cleanup will not undo sysctls", file.display()));
         }
     }
 

@@ -18,8 +18,13 @@ pub(super) fn state_dir(path: &Path) -> Finding {
         ),
         Ok(_) => Finding::fine(format!("state folder {shown}")),
         Err(_) => match path.ancestors().find(|ancestor| ancestor.exists()).map(fs::metadata) {
-            Some(Ok(found)) if !found.permissions().readonly() => Finding::fine(format!("state folder {shown} (to be made)")),
-            _ => Finding::fatal(format!("the state folder {shown} cannot be made"), "make it (mode 0700), or set node.state_dir"),
+            Some(Ok(found)) if !found.permissions().readonly() => {
+                Finding::fine(format!("state folder {shown} (to be made)"))
+            }
+            _ => Finding::fatal(
+                format!("the state folder {shown} cannot be made"),
+                "make it (mode 0700), or set node.state_dir",
+            ),
         },
     }
 }
@@ -50,7 +55,9 @@ mod tests {
         fs::write(&path, "secret").expect("written");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("mode");
         let finding = key(&path).expect("it is there");
-        assert!(finding.is_fatal() && finding.to_string().contains("chmod 0600") && !finding.to_string().contains("secret"));
+        assert!(
+            finding.is_fatal() && finding.to_string().contains("chmod 0600") && !finding.to_string().contains("secret")
+        );
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("mode");
         assert!(key(&path).expect("it is there").ok);
     }

@@ -11,9 +11,10 @@ use crate::host::forward::refusing;
 pub(super) fn nft() -> Finding {
     match get_current_ruleset_raw(DEFAULT_NFT, ["list", "tables"]) {
         Ok(_) => Finding::fine("nft"),
-        Err(NftablesError::NftExecution { inner, .. }) => {
-            Finding::fatal(format!("nft cannot be run ({inner}), so there would be no guard"), "install the package nftables")
-        }
+        Err(NftablesError::NftExecution { inner, .. }) => Finding::fatal(
+            format!("nft cannot be run ({inner}), so there would be no guard"),
+            "install the package nftables",
+        ),
         Err(NftablesError::NftFailed { stderr, .. }) => {
             let reason = stderr.lines().next().unwrap_or("no reason given").to_owned();
             Finding::fatal(
@@ -21,7 +22,9 @@ pub(super) fn nft() -> Finding {
                 "the kernel needs CONFIG_NF_TABLES_INET (`modprobe nf_tables`), and the agent CAP_NET_ADMIN",
             )
         }
-        Err(error) => Finding::fatal(format!("nft does not answer as it should ({error})"), "install nftables 0.9.3 or later"),
+        Err(error) => {
+            Finding::fatal(format!("nft does not answer as it should ({error})"), "install nftables 0.9.3 or later")
+        }
     }
 }
 

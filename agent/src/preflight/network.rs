@@ -11,12 +11,15 @@ use crate::host::{self, Survey, sysctl};
 
 pub(super) fn port(port: u16) -> Finding {
     let taken = |address: IpAddr| {
-        UdpSocket::bind(SocketAddr::new(address, port)).is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+        UdpSocket::bind(SocketAddr::new(address, port))
+            .is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
     };
     if taken(Ipv4Addr::UNSPECIFIED.into()) || taken(Ipv6Addr::UNSPECIFIED.into()) {
         return Finding::fatal(
             format!("UDP port {port} is taken"),
-            format!("see who has it with `ss -ulpn sport = :{port}` (an agent that runs already?), or set underlay.port"),
+            format!(
+                "see who has it with `ss -ulpn sport = :{port}` (an agent that runs already?), or set underlay.port"
+            ),
         );
     }
     Finding::fine(format!("UDP port {port}"))

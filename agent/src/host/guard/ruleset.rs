@@ -100,7 +100,8 @@ impl Rules<'_> {
     /// Table, counters and sets, filled; counts survive.
     fn frame(&self) -> Vec<Value> {
         let family = self.family;
-        let mut commands = vec![add_table(family), json!({ "flush": { "table": { "family": family, "name": TABLE } } })];
+        let mut commands =
+            vec![add_table(family), json!({ "flush": { "table": { "family": family, "name": TABLE } } })];
         for name in ["refused", "passed"] {
             commands.push(json!({ "add": { "counter": { "family": family, "table": TABLE, "name": name } } }));
         }
@@ -235,11 +236,13 @@ impl Rules<'_> {
         let (ct, meta) = (json!({ "ct": { "key": "mark" } }), json!({ "meta": { "key": "mark" } }));
         let direction = |name: &str| matches(json!({ "ct": { "key": "direction" } }), json!(name));
         let set = |key: &Value| json!({ "mangle": { "key": key, "value": { "|": [key, mark] } } });
-        let remembered =
-            json!({ "match": { "op": "==", "left": { "&": [ct, mark] }, "right": mark } });
+        let remembered = json!({ "match": { "op": "==", "left": { "&": [ct, mark] }, "right": mark } });
         let answer = vec![direction("reply"), remembered, set(&meta)];
         vec![
-            self.rule("arrivals", vec![compare("iifname", json!(self.desired.device)), direction("original"), set(&ct)]),
+            self.rule(
+                "arrivals",
+                vec![compare("iifname", json!(self.desired.device)), direction("original"), set(&ct)],
+            ),
             self.rule("arrivals", answer.clone()),
             self.rule("answers", answer),
         ]
@@ -285,7 +288,8 @@ fn compare_port(protocol: &str, field: &str, right: Value) -> Value {
 fn elements(nets: &BTreeSet<IpNet>, v6: bool) -> Vec<Value> {
     let prefix = |address: IpAddr, length: u8| json!({ "prefix": { "addr": address, "len": length } });
     if v6 {
-        let nets: Vec<_> = nets.iter().filter_map(|net| if let IpNet::V6(net) = net { Some(*net) } else { None }).collect();
+        let nets: Vec<_> =
+            nets.iter().filter_map(|net| if let IpNet::V6(net) = net { Some(*net) } else { None }).collect();
         return Ipv6Net::aggregate(&nets).iter().map(|net| prefix(net.network().into(), net.prefix_len())).collect();
     }
     let nets: Vec<_> = nets.iter().filter_map(|net| if let IpNet::V4(net) = net { Some(*net) } else { None }).collect();
