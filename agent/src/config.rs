@@ -6,12 +6,21 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 use warren_crypto::{PresharedKey, PublicKey};
-use warren_overlay::mesh::Enforcement;
+use warren_overlay::mesh::{Enforcement, StaticPeer};
 use warren_overlay::record::NodeName;
+
+mod explain;
+mod file;
+pub mod keys;
+mod raw;
+
+pub use file::{ConfigError, load, parse};
 
 /// The whole file, after defaults, environment and flags.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Where it was read from; watched for changes of the static peers.
+    pub path: Option<PathBuf>,
     /// `[node]`
     pub node: Node,
     /// `[overlay]`
@@ -185,3 +194,28 @@ pub enum LogFormat {
     /// For machines.
     Json,
 }
+
+impl Config {
+    /// The static peers as the mesh takes them.
+    pub fn static_peers(&self) -> Vec<StaticPeer> {
+        self.peers.iter().cloned().map(StaticPeer::from).collect()
+    }
+}
+
+impl From<Peer> for StaticPeer {
+    fn from(peer: Peer) -> Self {
+        Self {
+            name: peer.name,
+            public_key: peer.public_key,
+            endpoint: peer.endpoint,
+            cidrs: peer.cidrs,
+            addresses: peer.addresses,
+            preshared_key: peer.preshared_key,
+            persistent_keepalive: peer.persistent_keepalive,
+            mtu: peer.mtu,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,92 @@
+//! The admin socket: JSON lines over `<run_dir>/warren.sock`, for root and for the user that the agent runs as.
+//!
+//! One request a connection, one reply. Bounded: line length, time, connections. It shows no secret and changes
+//! nothing but `mesh accept` and `leave`.
+
+mod client;
+mod server;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+pub use client::{ClientError, ask};
+pub use server::{AdminError, serve};
+
+use crate::status::Status;
+
+/// The socket's file name.
+pub const SOCKET: &str = "warren.sock";
+/// The longest request, in bytes.
+const REQUEST_MAX: u64 = 4 << 10;
+/// The longest reply, in bytes: 5,000 peers.
+const REPLY_MAX: u64 = 16 << 20;
+
+/// A question on the wire.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Question {
+    /// Everything that `warren status` shows.
+    Status,
+    /// Which path would traffic to this peer take.
+    Verify {
+        /// The peer's name.
+        peer: String,
+    },
+    /// Let the held change of the mesh happen.
+    AcceptMesh,
+    /// Withdraw the record and stop.
+    Leave,
+}
+
+/// An answer on the wire.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// To [`Question::Status`].
+    Status(Box<Status>),
+    /// To [`Question::Verify`].
+    Verify(Verify),
+    /// Done; what was done.
+    Done(String),
+    /// Not done; what is wrong and what to do.
+    Failed(String),
+}
+
+/// What `warren verify` found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Verify {
+    /// The peer.
+    pub peer: String,
+    /// The address that was looked up.
+    pub destination: String,
+    /// What the kernel would do with a packet to it.
+    pub route: String,
+    /// The route leads into the tunnel.
+    pub via_tunnel: bool,
+    /// There is a session.
+    pub session: bool,
+    /// Milliseconds that a fresh handshake took.
+    pub rtt_ms: Option<f64>,
+    /// Traffic to this peer is encrypted.
+    pub encrypted: bool,
+    /// For people.
+    pub detail: String,
+}
+
+/// A question together with where its answer goes.
+#[derive(Debug)]
+pub enum Request {
+    /// Everything that `warren status` shows.
+    Status(oneshot::Sender<Status>),
+    /// Which path would traffic to this peer take.
+    Verify {
+        /// The peer's name.
+        peer: String,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Result<Verify, String>>,
+    },
+    /// Let the held change of the mesh happen; what was held, or why there is nothing.
+    AcceptMesh(oneshot::Sender<Result<String, String>>),
+    /// Withdraw the record and stop.
+    Leave(oneshot::Sender<Result<String, String>>),
+}

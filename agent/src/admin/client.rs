@@ -1,0 +1,53 @@
+//! The command line's end of the admin socket.
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Answer, Question, REPLY_MAX, SOCKET};
+
+/// Longer than the agent's own patience.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens.
+    #[error(
+        "no agent answers on {path} ({cause}): start it with `warren up --config FILE`, or name its directory with --run-dir"
+    )]
+    Unreachable {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// It answered something else.
+    #[error("the agent's answer is not understood ({0}): is it of another version?")]
+    Garbled(String),
+    /// It refused.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Asks the agent whose socket is in `run_dir`.
+///
+/// # Errors
+/// When nobody answers, or the answer is a refusal.
+pub fn ask(run_dir: &Path, question: &Question) -> Result<Answer, ClientError> {
+    let path = run_dir.join(SOCKET);
+    let unreachable = |cause| ClientError::Unreachable { path: path.clone(), cause };
+    let mut stream = UnixStream::connect(&path).map_err(unreachable)?;
+    stream.set_read_timeout(Some(PATIENCE)).map_err(unreachable)?;
+    let mut line = serde_json::to_vec(question).map_err(|error| ClientError::Garbled(error.to_string()))?;
+    line.push(b'\n');
+    stream.write_all(&line).map_err(unreachable)?;
+    let mut reply = Vec::new();
+    BufReader::new(stream.take(REPLY_MAX)).read_until(b'\n', &mut reply).map_err(unreachable)?;
+    match serde_json::from_slice(&reply) {
+        Ok(Answer::Failed(why)) => Err(ClientError::Refused(why)),
+        Ok(answer) => Ok(answer),
+        Err(error) => Err(ClientError::Garbled(error.to_string())),
+    }
+}

@@ -1,0 +1,21 @@
+//! `keygen` and `pubkey`, compatible with `wg genkey` and `wg pubkey`.
+
+use std::io::Read as _;
+
+use warren_crypto::PrivateKey;
+use zeroize::Zeroizing;
+
+use super::OK;
+
+pub(super) fn keygen() -> Result<u8, String> {
+    println!("{}", *PrivateKey::generate().to_base64());
+    Ok(OK)
+}
+
+pub(super) fn pubkey() -> Result<u8, String> {
+    let mut text = Zeroizing::new(String::new());
+    std::io::stdin().take(4096).read_to_string(&mut text).map_err(|error| format!("standard input: {error}"))?;
+    let key: PrivateKey = text.parse().map_err(|error| format!("standard input: {error}"))?;
+    println!("{}", key.public_key());
+    Ok(OK)
+}

@@ -1,0 +1,139 @@
+//! What people and programs read.
+
+use super::{DEGRADED, FAILED, OK, Output};
+use crate::admin::Verify;
+use crate::config::{Cidrs, Config};
+use crate::preflight::Finding;
+use crate::status::{PeerStatus, Status};
+
+/// The agent on one screen; 1 when something is wrong.
+pub(super) fn status(status: &Status, output: Output) -> Result<u8, String> {
+    if output == Output::Json {
+        println!("{}", serde_json::to_string(status).map_err(|error| error.to_string())?);
+    } else {
+        print!("{}", screen(status));
+    }
+    Ok(if status.ready && status.problems.is_empty() { OK } else { DEGRADED })
+}
+
+fn screen(status: &Status) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| text.push_str(&format!("{name:<12} {value}\n"));
+    line("node", format!("{} ({}, warren {})", status.node, status.public_key, status.version));
+    line(
+        "overlay",
+        format!("mode {}, {}, MTU {}, UDP port {}", status.mode, status.enforcement, status.mtu, status.port),
+    );
+    line("cidrs", or_none(&status.cidrs));
+    line("data path", format!("{} workers, offloads: {}", status.workers, or_none(&status.offloads)));
+    let guard = if status.guard.active { "loaded" } else { "NOT LOADED" };
+    line("guard", format!("{guard}, {} refused, {} passed in clear", status.guard.refused, status.guard.passed));
+    line("host", format!("{}, {} repairs", if status.ready { "as it should be" } else { "NOT READY" }, status.repairs));
+    for registry in &status.registries {
+        let state = if registry.ok { "well" } else { "NOT WELL" };
+        line(&registry.name, format!("{state}: {}", registry.detail));
+    }
+    let drops: Vec<_> = status.drops.iter().map(|(reason, n)| format!("{reason} {n}")).collect();
+    line("drops", or_none(&drops));
+    text.push('\n');
+    text.push_str(&peers(&status.peers));
+    for (title, entries) in [("problem", &status.problems), ("held", &status.held.iter().cloned().collect())] {
+        for entry in entries {
+            text.push_str(&format!("{title}: {entry}\n"));
+        }
+    }
+    for refusal in &status.refusals {
+        text.push_str(&format!("refused: {} ({}): {}\n", refusal.subject, refusal.reason, refusal.detail));
+    }
+    text
+}
+
+fn or_none(list: &[String]) -> String {
+    if list.is_empty() { "none".to_owned() } else { list.join(", ") }
+}
+
+fn peers(peers: &[PeerStatus]) -> String {
+    if peers.is_empty() {
+        return "no peers\n".to_owned();
+    }
+    let header = ["PEER", "STATE", "ENDPOINT", "HANDSHAKE", "RECEIVED", "SENT", "DROPS", "CIDRS"].map(str::to_owned);
+    let rows = peers.iter().map(|peer| {
+        [
+            peer.name.clone(),
+            peer.state.clone(),
+            peer.endpoint.clone().unwrap_or_else(|| "unknown".to_owned()),
+            peer.handshake_age.map_or_else(|| "never".to_owned(), |age| format!("{age} s ago")),
+            bytes(peer.rx_bytes),
+            bytes(peer.tx_bytes),
+            peer.drops.to_string(),
+            peer.cidrs.join(" "),
+        ]
+    });
+    table(std::iter::once(header).chain(rows).collect())
+}
+
+fn table<const N: usize>(rows: Vec<[String; N]>) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: Vec<_> = (0..N).map(width).collect();
+    let line = |row: &[String; N]| {
+        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        format!("{}\n", cells.join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
+}
+
+fn bytes(n: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let unit = (n.max(1).ilog2() / 10).min(4);
+    let value = n as f64 / f64::from(1u32 << (10 * unit.min(3))) / if unit == 4 { 1024.0 } else { 1.0 };
+    if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", units[unit as usize]) }
+}
+
+/// What was verified; 2 when traffic to the peer is not encrypted.
+pub(super) fn verify(verify: &Verify, output: Output) -> Result<u8, String> {
+    if output == Output::Json {
+        println!("{}", serde_json::to_string(verify).map_err(|error| error.to_string())?);
+    } else {
+        let yes = |is: bool| if is { "yes" } else { "NO" };
+        println!("peer        {}", verify.peer);
+        println!("lookup      {}: {}", verify.destination, verify.route);
+        println!("in tunnel   {}", yes(verify.via_tunnel));
+        println!("session     {}", yes(verify.session));
+        match verify.rtt_ms {
+            Some(rtt) => println!("handshake   {rtt:.2} ms"),
+            None => println!("handshake   not measured"),
+        }
+        println!("encrypted   {}", yes(verify.encrypted));
+        println!("{}", verify.detail);
+    }
+    Ok(if verify.encrypted { OK } else { FAILED })
+}
+
+/// What the host lacks; 2 when the agent cannot run.
+pub(super) fn findings(findings: &[Finding]) -> u8 {
+    for finding in findings {
+        println!("{} {finding}", if finding.ok { "ok  " } else { "LACK" });
+    }
+    if findings.iter().any(Finding::is_fatal) {
+        return FAILED;
+    }
+    if findings.iter().all(|finding| finding.ok) { OK } else { DEGRADED }
+}
+
+/// What the configuration means.
+pub(super) fn config(config: &Config) -> u8 {
+    let cidrs = match &config.node.cidrs {
+        Cidrs::Auto { length } => format!("one of its own choice (/{} or /{})", length.0, length.1),
+        Cidrs::Listed(list) if list.is_empty() && config.etcd.is_some() => "what is allocated to it".to_owned(),
+        Cidrs::Listed(list) => or_none(&list.iter().map(ToString::to_string).collect::<Vec<_>>()),
+    };
+    println!("node {} with CIDRs: {cidrs}", config.node.name);
+    println!("device {}, UDP port {}", config.overlay.device, config.underlay.port);
+    match &config.etcd {
+        Some(etcd) => println!("registry: etcd at {}, cluster {}", etcd.endpoints.join(", "), etcd.cluster),
+        None => println!("registry: this file alone"),
+    }
+    println!("{} static peers", config.peers.len());
+    println!("the configuration is valid");
+    OK
+}

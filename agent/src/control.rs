@@ -1,0 +1,187 @@
+//! The control plane: one task loop, the sole owner of the mesh. Facts come in by channels; the pure `overlay::mesh`
+//! says what should be; the data path, the host and the registry are told.
+//!
+//! Order at start: guard, device, routes, and only then the record is published. Nothing here waits for a registry.
+
+mod desired;
+mod reconcile;
+mod report;
+mod start;
+mod verify;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use warren_crypto::PublicKey;
+use warren_overlay::hold::Hold;
+use warren_overlay::mesh::{Mesh, Ownership, PeerSpec, Snapshot, StaticPeer};
+use warren_overlay::record::{NodeName, Record};
+
+use crate::admin;
+use crate::config::Config;
+use crate::dataplane::Dataplane;
+use crate::host::Host;
+use crate::registry::{self, Health};
+
+/// How often the control plane looks at its tunnels, deadlines and counters.
+const PULSE: Duration = Duration::from_secs(1);
+
+/// Why the agent cannot run. Every message says what, where and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The host lacks something, or refuses something.
+    #[error("{0}")]
+    Host(String),
+    /// The private key cannot be used.
+    #[error("{0}")]
+    Key(String),
+    /// Another agent, or a stale socket that cannot be removed.
+    #[error("{0}")]
+    Admin(String),
+}
+
+/// Runs the agent until SIGTERM, SIGINT or `warren leave`.
+///
+/// # Errors
+/// When it cannot start; once it runs, it keeps running.
+pub fn run(config: Config) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::Host(format!("the event loop cannot start: {error}")))?;
+    let local = tokio::task::LocalSet::new();
+    runtime.block_on(local.run_until(async {
+        let mut control = Control::start(config).await?;
+        control.serve().await;
+        Ok(())
+    }))
+}
+
+/// Everything the control plane knows.
+struct Control {
+    config: Config,
+    public_key: PublicKey,
+    node_addresses: BTreeSet<IpAddr>,
+    mtu: u16,
+    workers: usize,
+    /// Shared with answers that take their time; the threads end with the last owner.
+    dataplane: Arc<Dataplane>,
+    host: Host,
+    underlay_devices: BTreeSet<String>,
+    hold: Hold,
+    statics: Vec<StaticPeer>,
+    snapshot: Option<Arc<Snapshot>>,
+    ownership: Ownership,
+    mesh: Mesh,
+    /// The peers in force: the mesh after grace and brake.
+    peers: BTreeMap<NodeName, PeerSpec>,
+    /// MTU of the way to an underlay address; forgotten when the host changes.
+    path_mtus: BTreeMap<IpAddr, u16>,
+    vanished: BTreeSet<NodeName>,
+    held: Option<String>,
+    /// When the hold wants to be asked again.
+    deadline: Option<Instant>,
+    /// Peers with whom a tunnel has stood: never again in clear.
+    proven: BTreeSet<NodeName>,
+    health: BTreeMap<&'static str, Health>,
+    publish: watch::Sender<Option<Record>>,
+    events: mpsc::Receiver<registry::Event>,
+    requests: mpsc::Receiver<admin::Request>,
+    changes: mpsc::Receiver<()>,
+    /// Why the host could not be brought in line, if it could not.
+    host_problem: Option<String>,
+    /// What the kernel would do against us.
+    host_problems: Vec<String>,
+    next_check: Instant,
+    repairs: u64,
+    leaving: bool,
+}
+
+impl Control {
+    /// Serves until it is told to end.
+    async fn serve(&mut self) {
+        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            tracing::error!("signal handlers cannot be installed, the agent stops");
+            return;
+        };
+        let mut pulse = tokio::time::interval(PULSE);
+        pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                Some(event) = self.events.recv() => self.learn(event).await,
+                Some(request) = self.requests.recv() => self.answer(request).await,
+                Some(()) = self.changes.recv() => self.repair().await,
+                _ = pulse.tick() => self.pulse().await,
+                _ = terminate.recv() => break tracing::info!("SIGTERM: stopping; the guard stays"),
+                _ = interrupt.recv() => break tracing::info!("SIGINT: stopping; the guard stays"),
+            }
+            if self.leaving {
+                break;
+            }
+        }
+    }
+
+    async fn learn(&mut self, event: registry::Event) {
+        match event {
+            registry::Event::Snapshot(snapshot) => self.snapshot = Some(snapshot),
+            registry::Event::Static(statics) => self.statics = statics,
+            registry::Event::Health(health) => {
+                if health.ok {
+                    tracing::info!(registry = health.registry, detail = %health.detail, "registry is well");
+                } else {
+                    tracing::warn!(registry = health.registry, detail = %health.detail, "registry is not well");
+                }
+                self.health.insert(health.registry, health);
+                return;
+            }
+        }
+        self.reconcile().await;
+    }
+
+    /// Once a second: whose tunnel stands, whose grace is over, whether the host still is as it should be.
+    async fn pulse(&mut self) {
+        let proven: BTreeSet<_> = self.alive().difference(&self.proven).cloned().collect();
+        let due = self.hold_is_due(Instant::now());
+        if !proven.is_empty() || due {
+            self.proven.extend(proven);
+            self.reconcile().await;
+        }
+        if Instant::now() >= self.next_check {
+            self.check_host().await;
+        }
+    }
+
+    /// Somebody else changed the host.
+    async fn repair(&mut self) {
+        while self.changes.try_recv().is_ok() {}
+        self.path_mtus.clear();
+        let writes = self.apply_host().await;
+        if writes > 0 {
+            self.repairs += u64::from(writes);
+            tracing::warn!(writes, "somebody changed what belongs to the overlay; repaired");
+        }
+    }
+
+    /// Peers that are not known to be dead: a session, or nobody asked for one.
+    fn not_known_dead(&self) -> BTreeSet<NodeName> {
+        self.dataplane.peers().into_iter().filter(|peer| !peer.connecting).map(|peer| peer.name).collect()
+    }
+
+    /// Peers whose tunnel stands now.
+    fn alive(&self) -> BTreeSet<NodeName> {
+        self.dataplane.peers().into_iter().filter(|peer| peer.handshake_age.is_some()).map(|peer| peer.name).collect()
+    }
+}
+
+impl Control {
+    /// Withdraws the record and ends the agent.
+    async fn leave(&mut self) -> Result<String, String> {
+        self.leaving = true;
+        Ok("left".to_owned())
+    }
+}

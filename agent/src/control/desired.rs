@@ -1,0 +1,69 @@
+//! From the mesh and the configuration to what the host should be. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use warren_overlay::mesh::{Cluster, Mesh, PeerSpec};
+use warren_overlay::record::NodeName;
+
+use crate::config::Config;
+use crate::host::Desired;
+
+/// IP, UDP and WireGuard headers around an inner packet, in bytes.
+pub(super) const fn overhead(v6: bool) -> u16 {
+    if v6 { 80 } else { 60 }
+}
+
+/// What [`desired`] starts from.
+pub(super) struct Facts<'a> {
+    pub(super) config: &'a Config,
+    pub(super) cluster: &'a Cluster,
+    pub(super) mesh: &'a Mesh,
+    pub(super) peers: &'a BTreeMap<NodeName, PeerSpec>,
+    pub(super) proven: &'a BTreeSet<NodeName>,
+    pub(super) node_addresses: &'a BTreeSet<IpAddr>,
+    pub(super) underlay_devices: &'a BTreeSet<String>,
+    pub(super) mtu: u16,
+}
+
+/// What the host should be.
+pub(super) fn desired(facts: &Facts<'_>) -> Desired {
+    let overlay = &facts.config.overlay;
+    let mtu_of = |peer: &PeerSpec| peer.mtu.unwrap_or(facts.mtu).min(facts.mtu);
+    let cidrs = |peers: &BTreeMap<NodeName, PeerSpec>| -> BTreeMap<IpNet, u16> {
+        peers.values().flat_map(|peer| peer.cidrs.iter().map(move |cidr| (*cidr, mtu_of(peer)))).collect()
+    };
+    let peer_addresses =
+        facts.peers.values().flat_map(|peer| peer.addresses.iter().map(move |address| (*address, mtu_of(peer))));
+    Desired {
+        device: overlay.device.clone(),
+        mtu: facts.mtu,
+        node_addresses: facts.node_addresses.clone(),
+        overlay_addresses: overlay.address.clone(),
+        local_cidrs: facts.mesh.own_cidrs.clone(),
+        remote_cidrs: cidrs(facts.peers),
+        peer_addresses: peer_addresses.collect(),
+        networks: networks(facts),
+        proven_cidrs: proven(facts),
+        enforcement: facts.cluster.enforcement,
+        mode: overlay.mode,
+        port: facts.config.underlay.port,
+        underlay_devices: facts.underlay_devices.clone(),
+        rule_priority: overlay.rule_priority,
+        table: overlay.table,
+        mark: overlay.mark,
+        exempt_ports: overlay.exempt_ports.clone(),
+    }
+}
+
+/// The cluster network; where nobody says what it is, everything known to be in it.
+fn networks(facts: &Facts<'_>) -> BTreeSet<IpNet> {
+    let known = facts.peers.values().flat_map(|peer| peer.cidrs.iter()).chain(facts.mesh.own_cidrs.iter());
+    facts.cluster.networks.iter().chain(known).copied().collect()
+}
+
+fn proven(facts: &Facts<'_>) -> BTreeSet<IpNet> {
+    let stands = facts.peers.iter().filter(|(name, _)| facts.proven.contains(*name));
+    stands.flat_map(|(_, peer)| peer.cidrs.iter().copied()).collect()
+}

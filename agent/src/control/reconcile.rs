@@ -1,0 +1,200 @@
+//! From facts to what is done about them. A reconcile that changes nothing writes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use warren_crypto::PublicKey;
+use warren_overlay::mesh::{self, Cluster, Own, PeerSpec};
+use warren_overlay::record::{NodeName, RECORD_VERSION, Record};
+
+use super::Control;
+use super::desired::{Facts, desired, overhead};
+use crate::config::{Cidrs, Config};
+use crate::host::Desired;
+use crate::registry::cache::{Cache, Cached};
+
+/// How often the kernel is asked whether our routes still win.
+const CHECK_PERIOD: Duration = Duration::from_secs(15);
+
+impl Control {
+    /// Computes the mesh anew and makes data path, host, disk and registry follow.
+    pub(super) async fn reconcile(&mut self) {
+        let snapshot = self.snapshot.as_deref();
+        let mesh = mesh::compute(&self.own(), snapshot, &self.statics, &self.ownership, &self.fallback());
+        let alive = self.not_known_dead();
+        let now = Instant::now();
+        let effective = self.hold.apply(mesh.peers.clone(), &alive, now);
+        self.announce(&mesh.refusals);
+        self.vanished = effective.vanished.into_keys().collect();
+        self.held = effective.held;
+        self.deadline = effective.next_deadline.map(|(at, _)| at);
+        self.peers = self.on_their_paths(effective.peers).await;
+        self.ownership = mesh.ownership.clone();
+        self.mesh = mesh;
+        // Routes before tunnels would blackhole for a moment, tunnels before routes do nothing: tunnels first.
+        self.dataplane.apply(&self.peers, &self.local_prefixes());
+        self.apply_host().await;
+        self.remember();
+        self.publish_record();
+    }
+
+    pub(super) fn own(&self) -> Own {
+        own(&self.config, self.public_key, &self.node_addresses)
+    }
+
+    pub(super) fn fallback(&self) -> Cluster {
+        fallback(&self.config)
+    }
+
+    pub(super) fn cluster(&self) -> Cluster {
+        self.snapshot.as_ref().and_then(|snapshot| snapshot.cluster.clone()).unwrap_or_else(|| self.fallback())
+    }
+
+    pub(super) fn desired(&self) -> Desired {
+        desired(&Facts {
+            config: &self.config,
+            cluster: &self.cluster(),
+            mesh: &self.mesh,
+            peers: &self.peers,
+            proven: &self.proven,
+            node_addresses: &self.node_addresses,
+            underlay_devices: &self.underlay_devices,
+            mtu: self.mtu,
+        })
+    }
+
+    /// This node's own prefixes: what may leave by the TUN, and what may come out of a tunnel.
+    fn local_prefixes(&self) -> Vec<IpNet> {
+        let addresses = self.node_addresses.iter().chain(&self.config.overlay.address);
+        self.mesh.own_cidrs.iter().copied().chain(addresses.map(|address| IpNet::from(*address))).collect()
+    }
+
+    /// Each peer with the MTU of the way to its first endpoint.
+    async fn on_their_paths(&mut self, peers: BTreeMap<NodeName, PeerSpec>) -> BTreeMap<NodeName, PeerSpec> {
+        let mut result = BTreeMap::new();
+        for (name, mut spec) in peers {
+            if let Some(endpoint) = spec.endpoints.first() {
+                let path = self.path_mtu(endpoint.ip()).await.saturating_sub(overhead(endpoint.is_ipv6()));
+                spec.mtu = Some(spec.mtu.unwrap_or(self.mtu).min(path.max(1280)));
+            }
+            result.insert(name, spec);
+        }
+        result
+    }
+
+    async fn path_mtu(&mut self, address: IpAddr) -> u16 {
+        if let Some(mtu) = self.path_mtus.get(&address) {
+            return *mtu;
+        }
+        let default = self.mtu.saturating_add(overhead(address.is_ipv6()));
+        let mtu = self.host.path_mtu(address).await.unwrap_or(default);
+        self.path_mtus.insert(address, mtu);
+        mtu
+    }
+
+    /// Brings the host in line; gives the number of writes.
+    pub(super) async fn apply_host(&mut self) -> u32 {
+        let desired = self.desired();
+        match self.host.apply(&desired).await {
+            Ok(applied) => {
+                if self.host_problem.take().is_some() {
+                    tracing::info!("the host is as it should be again");
+                }
+                applied.writes
+            }
+            Err(error) => {
+                let problem = error.to_string();
+                if self.host_problem.as_ref() != Some(&problem) {
+                    tracing::error!(%error, "the host cannot be brought in line");
+                }
+                self.host_problem = Some(problem);
+                0
+            }
+        }
+    }
+
+    /// Asks the kernel whether our routes win.
+    pub(super) async fn check_host(&mut self) {
+        self.next_check = Instant::now() + CHECK_PERIOD;
+        let problems = self.host.check(&self.desired()).await;
+        for problem in problems.iter().filter(|problem| !self.host_problems.contains(problem)) {
+            tracing::warn!(%problem, "host");
+        }
+        self.host_problems = problems;
+    }
+
+    fn announce(&self, refusals: &[mesh::Refusal]) {
+        for refusal in refusals.iter().filter(|refusal| !self.mesh.refusals.contains(refusal)) {
+            tracing::warn!(subject = %refusal.subject, reason = %refusal.reason, detail = %refusal.detail, "refused");
+        }
+    }
+
+    pub(super) fn hold_is_due(&self, now: Instant) -> bool {
+        self.deadline.is_some_and(|deadline| now >= deadline)
+    }
+
+    /// Keeps the last good mesh on disk, when a store feeds it.
+    fn remember(&self) {
+        if self.config.etcd.is_none() || self.snapshot.is_none() {
+            return;
+        }
+        let cached = Cached { snapshot: self.snapshot.as_deref().cloned(), ownership: self.ownership.clone() };
+        if let Err(error) = Cache::store(&self.config.node.state_dir, &cached) {
+            tracing::warn!(%error, "a reboot while the store is down would find no mesh");
+        }
+    }
+
+    /// The record is published last, when the node can really be reached.
+    fn publish_record(&self) {
+        let record = self.record();
+        self.publish.send_if_modified(|published| {
+            let differs = published.as_ref() != Some(&record);
+            if differs {
+                *published = Some(record);
+            }
+            differs
+        });
+    }
+
+    fn record(&self) -> Record {
+        Record {
+            version: RECORD_VERSION,
+            name: self.config.node.name.clone(),
+            public_key: self.public_key,
+            endpoints: self.endpoints(),
+            addresses: self.own().addresses,
+            cidrs: self.mesh.own_cidrs.clone(),
+            mtu: self.mtu,
+            workers: self.workers as u16,
+            suites: Vec::new(),
+            features: BTreeSet::new(),
+            agent: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    fn endpoints(&self) -> Vec<SocketAddr> {
+        let port = self.config.underlay.port;
+        self.config
+            .node
+            .endpoints
+            .clone()
+            .unwrap_or_else(|| self.node_addresses.iter().map(|address| SocketAddr::new(*address, port)).collect())
+    }
+}
+
+/// This node, as far as the mesh is concerned.
+pub(super) fn own(config: &Config, public_key: PublicKey, node_addresses: &BTreeSet<IpAddr>) -> Own {
+    let cidrs = match &config.node.cidrs {
+        Cidrs::Listed(cidrs) => cidrs.clone(),
+        Cidrs::Auto { .. } => BTreeSet::new(),
+    };
+    let addresses = node_addresses.iter().chain(&config.overlay.address).copied().collect();
+    Own { name: config.node.name.clone(), public_key, addresses, cidrs }
+}
+
+/// What the configuration says of the cluster, for as long as no store says otherwise.
+pub(super) fn fallback(config: &Config) -> Cluster {
+    Cluster { id: String::new(), networks: config.overlay.networks.clone(), enforcement: config.overlay.enforcement }
+}

@@ -1,0 +1,129 @@
+//! What the agent tells of itself: the reply to `warren status`.
+
+use warren_overlay::mesh::Enforcement;
+use warren_overlay::mesh::Origin;
+
+use super::Control;
+use crate::admin::Request;
+use crate::config::Mode;
+use crate::dataplane::PeerReport;
+use crate::status::{PeerStatus, RegistryStatus, Status};
+
+impl Control {
+    pub(super) async fn answer(&mut self, request: Request) {
+        match request {
+            Request::Status(reply) => {
+                let _ = reply.send(self.status().await);
+            }
+            Request::Verify { peer, reply } => self.verify(&peer, reply).await,
+            Request::AcceptMesh(reply) => {
+                let held = self.held.clone();
+                self.hold.accept();
+                self.reconcile().await;
+                let _ = reply.send(held.ok_or_else(|| "nothing is held: the mesh is as the registry says".to_owned()));
+            }
+            Request::Leave(reply) => {
+                let _ = reply.send(self.leave().await);
+            }
+        }
+    }
+
+    async fn status(&mut self) -> Status {
+        let guard = self.host.guard_counters().await;
+        Status {
+            node: self.config.node.name.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            public_key: self.public_key.to_string(),
+            port: self.config.underlay.port,
+            mtu: self.mtu,
+            cidrs: self.mesh.own_cidrs.iter().map(ToString::to_string).collect(),
+            enforcement: enforcement(self.cluster().enforcement).to_owned(),
+            mode: mode(self.config.overlay.mode).to_owned(),
+            ready: guard.active && self.host_problem.is_none() && self.host_problems.is_empty(),
+            workers: self.workers as u16,
+            offloads: self.dataplane.offloads().iter().map(|name| (*name).to_owned()).collect(),
+            registries: self.registries(),
+            peers: self.dataplane.peers().iter().map(|peer| self.peer_status(peer)).collect(),
+            drops: self
+                .dataplane
+                .drops()
+                .iter()
+                .filter(|(_, n)| *n > 0)
+                .map(|(r, n)| (r.name().to_owned(), n))
+                .collect(),
+            guard,
+            problems: self.problems(),
+            refusals: self.mesh.refusals.clone(),
+            repairs: self.repairs,
+            held: self.held.clone(),
+        }
+    }
+
+    fn registries(&self) -> Vec<RegistryStatus> {
+        let status = |health: &crate::registry::Health| RegistryStatus {
+            name: health.registry.to_owned(),
+            ok: health.ok,
+            detail: health.detail.clone(),
+        };
+        self.health.values().map(status).collect()
+    }
+
+    fn peer_status(&self, report: &PeerReport) -> PeerStatus {
+        let spec = self.peers.get(&report.name);
+        let origin = match spec.map(|spec| spec.origin) {
+            Some(Origin::Static) => "static",
+            _ => "registry",
+        };
+        PeerStatus {
+            name: report.name.to_string(),
+            public_key: report.public_key.to_string(),
+            origin: origin.to_owned(),
+            endpoint: report.endpoint.map(|endpoint| endpoint.to_string()),
+            state: self.peer_state(report).to_owned(),
+            handshake_age: report.handshake_age.map(|age| age.as_secs()),
+            tx_bytes: report.counters.tx_bytes,
+            rx_bytes: report.counters.rx_bytes,
+            tx_packets: report.counters.tx_packets,
+            rx_packets: report.counters.rx_packets,
+            drops: report.counters.drops,
+            cidrs: spec.map(|spec| spec.cidrs.iter().map(ToString::to_string).collect()).unwrap_or_default(),
+        }
+    }
+
+    fn peer_state(&self, report: &PeerReport) -> &'static str {
+        match report {
+            report if self.vanished.contains(&report.name) => "vanished",
+            report if report.handshake_age.is_some() => "up",
+            report if report.connecting => "connecting",
+            _ => "idle",
+        }
+    }
+
+    /// One sentence each: what, where, what to do.
+    fn problems(&self) -> Vec<String> {
+        let unwell = self.health.values().filter(|health| !health.ok);
+        let registries = unwell.map(|health| format!("registry {}: {}", health.registry, health.detail));
+        let silent = self.dataplane.peers().into_iter().filter(|peer| peer.connecting).map(|peer| {
+            let endpoint = peer.endpoint.map_or_else(|| "no known endpoint".to_owned(), |at| at.to_string());
+            format!("peer {} does not answer at {endpoint}: is its agent running, and does UDP reach it?", peer.name)
+        });
+        let held = self.held.iter().cloned();
+        let host = self.host_problem.iter().chain(&self.host_problems).cloned();
+        host.chain(registries).chain(silent).chain(held).collect()
+    }
+}
+
+/// The name in the configuration.
+fn enforcement(enforcement: Enforcement) -> &'static str {
+    match enforcement {
+        Enforcement::Strict => "strict",
+        Enforcement::Permissive => "permissive",
+    }
+}
+
+fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Pods => "pods",
+        Mode::Nodes => "nodes",
+    }
+}

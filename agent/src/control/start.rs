@@ -1,0 +1,198 @@
+//! The start: guard first, then device and threads, then registries; publishing comes last, by the first reconcile.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use warren_crypto::PublicKey;
+use warren_crypto::tunnel::Identity;
+use warren_overlay::hold::Hold;
+use warren_overlay::mesh::{self, Mesh};
+
+use super::desired::{Facts, desired, overhead};
+use super::reconcile::{fallback, own};
+use super::{Control, Error};
+use crate::config::{Config, Mode};
+use crate::dataplane::{self, Dataplane};
+use crate::host::{Host, Underlay};
+use crate::registry::cache::{Cache, Cached};
+use crate::{admin, keyfile, preflight, registry};
+
+/// Handshakes a second from which on strangers must prove their address.
+const HANDSHAKES_PER_SECOND: u64 = 200;
+/// Registry events that wait, at most; each is a whole picture, so few suffice.
+const EVENTS: usize = 16;
+
+impl Control {
+    /// Brings everything up but peers, which come with the first registry event.
+    pub(super) async fn start(config: Config) -> Result<Self, Error> {
+        let private = keyfile::load_or_create(&config.node.key_file).map_err(|error| Error::Key(error.to_string()))?;
+        let public_key = private.public_key();
+        check(&config)?;
+        let requests = admin::serve(&config.node.run_dir).map_err(|error| Error::Admin(error.to_string()))?;
+        let mut host = Host::open(&config.node.state_dir).map_err(host_error)?;
+        let underlay = host.discover(config.underlay.devices.as_ref()).await.map_err(host_error)?;
+        let node_addresses = config.node.addresses.clone().unwrap_or_else(|| underlay.addresses());
+        let mtu = inner_mtu(&config, &underlay, &node_addresses);
+        let cached = load_cache(&config);
+        let workers = workers(&config);
+        let (publish, published) = watch::channel(None);
+        let (events_in, events) = mpsc::channel(EVENTS);
+        let changes = host.monitor();
+        guard_first(&mut host, &config, &cached, public_key, &node_addresses, &underlay, mtu)?;
+        let dataplane = start_dataplane(&config, private, mtu, workers, &node_addresses)?;
+        let mut control = Self {
+            public_key,
+            underlay_devices: underlay.devices.keys().cloned().collect(),
+            mtu,
+            workers,
+            dataplane: Arc::new(dataplane),
+            host,
+            hold: Hold::new(Duration::from_secs(config.overlay.grace_seconds)),
+            statics: config.static_peers(),
+            snapshot: cached.snapshot.map(Arc::new),
+            ownership: cached.ownership,
+            mesh: Mesh::default(),
+            peers: BTreeMap::new(),
+            path_mtus: BTreeMap::new(),
+            vanished: BTreeSet::new(),
+            held: None,
+            deadline: None,
+            proven: BTreeSet::new(),
+            health: BTreeMap::new(),
+            publish,
+            events,
+            requests,
+            changes,
+            host_problem: None,
+            host_problems: Vec::new(),
+            next_check: Instant::now(),
+            repairs: 0,
+            leaving: false,
+            node_addresses,
+            config,
+        };
+        control.reconcile().await;
+        control.start_registries(&events_in, &published);
+        tracing::info!(
+            node = %control.config.node.name, public_key = %public_key, port = control.config.underlay.port,
+            mtu, workers, offloads = ?control.dataplane.offloads(), "warren is up"
+        );
+        Ok(control)
+    }
+
+    fn start_registries(
+        &self,
+        events: &mpsc::Sender<registry::Event>,
+        published: &watch::Receiver<Option<warren_overlay::record::Record>>,
+    ) {
+        let channels = || registry::Channels { events: events.clone(), publish: published.clone() };
+        if let Some(path) = self.config.path.clone() {
+            tokio::task::spawn_local(registry::static_peers::run(path, channels()));
+        }
+    }
+}
+
+/// The guard of what is known before anything was heard: the configuration and the last good mesh.
+fn guard_first(
+    host: &mut Host,
+    config: &Config,
+    cached: &Cached,
+    public_key: PublicKey,
+    node_addresses: &BTreeSet<IpAddr>,
+    underlay: &Underlay,
+    mtu: u16,
+) -> Result<(), Error> {
+    let own = own(config, public_key, node_addresses);
+    let (snapshot, fallback) = (cached.snapshot.as_ref(), fallback(config));
+    let mesh = mesh::compute(&own, snapshot, &config.static_peers(), &cached.ownership, &fallback);
+    let cluster = snapshot.and_then(|snapshot| snapshot.cluster.clone()).unwrap_or(fallback);
+    let desired = desired(&Facts {
+        config,
+        cluster: &cluster,
+        mesh: &mesh,
+        peers: &mesh.peers,
+        proven: &BTreeSet::new(),
+        node_addresses,
+        underlay_devices: &underlay.devices.keys().cloned().collect(),
+        mtu,
+    });
+    host.guard(&desired).map(|_| ()).map_err(host_error)
+}
+
+fn host_error(error: impl std::fmt::Display) -> Error {
+    Error::Host(error.to_string())
+}
+
+/// What the host lacks, all of it at once.
+fn check(config: &Config) -> Result<(), Error> {
+    let findings = preflight::run(config);
+    let fatal: Vec<_> = findings.iter().filter(|finding| finding.is_fatal()).map(ToString::to_string).collect();
+    for finding in findings.iter().filter(|finding| !finding.ok && !finding.is_fatal()) {
+        tracing::warn!(finding = %finding, "preflight");
+    }
+    if fatal.is_empty() { Ok(()) } else { Err(Error::Host(fatal.join("\n"))) }
+}
+
+fn load_cache(config: &Config) -> Cached {
+    // Without a store there is nothing to remember: the file is the truth.
+    if config.etcd.is_none() {
+        return Cached::default();
+    }
+    match Cache::load(&config.node.state_dir) {
+        Ok(Some(cached)) => cached,
+        Ok(None) => Cached::default(),
+        Err(error) => {
+            tracing::warn!(%error, "the last good mesh cannot be read; starting without it");
+            Cached::default()
+        }
+    }
+}
+
+fn start_dataplane(
+    config: &Config,
+    private: warren_crypto::PrivateKey,
+    mtu: u16,
+    workers: usize,
+    addresses: &BTreeSet<IpAddr>,
+) -> Result<Dataplane, Error> {
+    let mark = if config.overlay.mode == Mode::Nodes { config.overlay.mark } else { 0 };
+    let options = dataplane::Options {
+        device: config.overlay.device.clone(),
+        mtu,
+        port: config.underlay.port,
+        mark,
+        workers,
+        offload: config.offload,
+        addresses: addresses.iter().copied().collect(),
+    };
+    Dataplane::start(Identity::new(private, HANDSHAKES_PER_SECOND), options).map_err(|error| {
+        let (device, port) = (&config.overlay.device, config.underlay.port);
+        Error::Host(match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                format!("UDP port {port} is taken: stop the other program or set underlay.port")
+            }
+            std::io::ErrorKind::ResourceBusy => {
+                format!("the device {device} belongs to another program: stop it or set overlay.device")
+            }
+            _ => format!("the device {device} or UDP port {port} cannot be opened: {error}; see `warren preflight`"),
+        })
+    })
+}
+
+/// As configured, or one per core.
+fn workers(config: &Config) -> usize {
+    match config.workers.count {
+        0 => std::thread::available_parallelism().map_or(1, usize::from).min(64),
+        count => usize::from(count),
+    }
+}
+
+/// As configured, or the narrowest underlay device less the headers around a packet.
+fn inner_mtu(config: &Config, underlay: &Underlay, addresses: &BTreeSet<IpAddr>) -> u16 {
+    let v6 = addresses.iter().any(IpAddr::is_ipv6);
+    let narrowest = underlay.devices.values().map(|device| device.mtu).min().unwrap_or(1500);
+    config.overlay.mtu.unwrap_or_else(|| narrowest.saturating_sub(overhead(v6)).max(1280))
+}
