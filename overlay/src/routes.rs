@@ -166,6 +166,8 @@ trait Bits: Copy + Eq {
 
 /// 2^64 divided by the golden ratio: neighbours spread evenly (Knuth, volume 3, section 6.4).
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+/// Keeps the lower half of an IPv6 address from cancelling out the upper one.
+const LOWER: u64 = 0xc2b2_ae3d_27d4_eb4f;
 
 impl Bits for u32 {
     fn mask(length: u8) -> Self {
@@ -196,7 +198,7 @@ impl Bits for u128 {
     #[inline]
     fn hash(self) -> u64 {
         let (high, low) = ((self >> 64) as u64, self as u64);
-        let folded = (high.wrapping_mul(GOLDEN) ^ low).wrapping_mul(GOLDEN);
-        (folded ^ (folded >> 32)).wrapping_mul(GOLDEN)
+        // Any odd factor but one: prefixes differ in the upper half, addresses inside one in the lower.
+        high.wrapping_add(low.wrapping_mul(LOWER)).wrapping_mul(GOLDEN)
     }
 }
