@@ -106,11 +106,12 @@ fn show(args: &Args, screen: &screen::Screen) -> Result<bool> {
     requirements::check(args.registry)?;
     let stop = interrupt::Interrupt::watch()?;
     leftovers::sweep(screen);
-    let report = story::Story { args, screen, stop: &stop }.tell()?;
+    let (report, left_up) = story::Story { args, screen, stop: &stop }.tell()?;
     screen.result(&match args.output {
         Output::Text => report.table(),
         Output::Json => report.json(),
     });
+    left_up.iter().for_each(|line| screen.line(line));
     for failure in report.failures() {
         screen.fail(&failure);
     }

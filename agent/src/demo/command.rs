@@ -32,9 +32,18 @@ pub(super) fn command(namespace: Option<&str>, argv: &[&str]) -> Command {
     command
 }
 
-/// A tool that is running, with what it says so far.
+/// A child that is ended and reaped, whatever happens to its owner.
+struct Owned(Child);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        end(&mut self.0, Signal::SIGKILL);
+    }
+}
+
+/// A tool that is running, with what it says so far; killed when this is dropped.
 pub(super) struct Running {
-    child: Child,
+    child: Owned,
     stdout: JoinHandle<String>,
     stderr: JoinHandle<String>,
     line: String,
@@ -55,17 +64,17 @@ impl Running {
             let _ = stdin.write_all(input.as_bytes());
         }
         let (stdout, stderr) = (collect(child.stdout.take()), collect(child.stderr.take()));
-        Ok(Self { child, stdout, stderr, line })
+        Ok(Self { child: Owned(child), stdout, stderr, line })
     }
 
     /// Waits for its end; its status and both outputs.
     pub(super) fn finish(mut self, stop: &Interrupt) -> Result<Finished> {
         let what = format!("`{}` does not end", self.line);
         let ended = stop.until(TOOL_LIMIT, &what, || {
-            self.child.try_wait().map_err(|error| Error::new(format!("`{}`: {error}", self.line)))
+            self.child.0.try_wait().map_err(|error| Error::new(format!("`{}`: {error}", self.line)))
         });
         if ended.is_err() {
-            end(&mut self.child, Signal::SIGKILL);
+            end(&mut self.child.0, Signal::SIGKILL);
         }
         let stdout = self.stdout.join().unwrap_or_default();
         let stderr = self.stderr.join().unwrap_or_default();

@@ -32,8 +32,8 @@ struct Seen {
 }
 
 impl Story<'_> {
-    /// Builds, shows, proves, measures and takes down.
-    pub(super) fn tell(&self) -> Result<Report> {
+    /// Builds, shows, proves, measures and takes down; what came out, and what to say of what was left up.
+    pub(super) fn tell(&self) -> Result<(Report, Vec<String>)> {
         let began = Instant::now();
         self.screen.line(&self.screen.bold("Three nodes, two Pods on each, one encrypted network"));
         let mut world = self.world()?;
@@ -57,10 +57,8 @@ impl Story<'_> {
             seconds: began.elapsed().as_secs_f64(),
             tunnel_packets: seen.tunnel,
         };
-        if self.args.keep {
-            self.leave_up(&mut world, registry)?;
-        }
-        Ok(report)
+        let left_up = if self.args.keep { self.leave_up(&mut world, registry)? } else { Vec::new() };
+        Ok((report, left_up))
     }
 
     fn world(&self) -> Result<World> {
@@ -150,7 +148,7 @@ impl Story<'_> {
         })
     }
 
-    fn leave_up(&self, world: &mut World, registry: Option<Service>) -> Result<()> {
+    fn leave_up(&self, world: &mut World, registry: Option<Service>) -> Result<Vec<String>> {
         self.screen.step("starting the agents again", || {
             let mut running = Agents::start(world, true)?;
             running.ready(world, self.stop)?;
@@ -159,8 +157,7 @@ impl Story<'_> {
             world.keep()?;
             Ok(((), "agents started again; everything stays up".into()))
         })?;
-        playground(world)?.iter().for_each(|line| self.screen.line(line));
-        Ok(())
+        playground(world)
     }
 }
 
@@ -186,7 +183,7 @@ fn mesh(all: &[Status]) -> Vec<String> {
 fn playground(world: &World) -> Result<Vec<String>> {
     let program = agents::program()?;
     let (pod, other) = world.pair()?;
-    let mut lines = vec![String::new(), "Namespaces:".into(), format!("  {}  (underlay)", world.underlay)];
+    let mut lines = vec!["Namespaces:".to_owned(), format!("  {}  (underlay)", world.underlay)];
     for node in &world.nodes {
         let pods: Vec<String> = world.pods_of(node).map(|pod| format!("{} {}", pod.namespace, pod.address)).collect();
         lines.push(format!("  {} {}  Pods: {}", node.namespace, node.address, pods.join(", ")));
