@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::admin::{self, Answer, Question};
 use crate::config::{self, Config};
 use crate::host::Host;
-use crate::{control, demo, log, preflight};
+use crate::{cluster, control, demo, log, preflight};
 
 /// All is well.
 const OK: u8 = 0;
@@ -42,6 +42,8 @@ enum Command {
     Keygen,
     /// Read a private key from standard input and print its public key, as `wg pubkey` does.
     Pubkey,
+    /// Set up the cluster in etcd, add nodes to it, take back what nodes left.
+    Cluster(cluster::Command),
     /// Say what this host lacks, each with its remedy.
     Preflight,
     /// Show the running agent: peers, traffic, what is wrong. Exits with 1 when something is.
@@ -119,6 +121,7 @@ pub fn run() -> ExitCode {
         Command::Demo(args) => return demo::run(&args),
         Command::Keygen => keys::keygen(),
         Command::Pubkey => keys::pubkey(),
+        Command::Cluster(command) => cluster::run(command, || load(&path, &Overrides::default())),
         Command::Up(overrides) => load(&path, &overrides).and_then(up),
         Command::CheckConfig => load(&path, &Overrides::default()).map(|config| show::config(&config)),
         Command::Preflight => load(&path, &Overrides::default()).map(|config| show::findings(&preflight::run(&config))),

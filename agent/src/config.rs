@@ -150,10 +150,22 @@ pub struct Etcd {
     pub key_file: Option<PathBuf>,
     /// `username`
     pub username: Option<String>,
-    /// `password_file`
+    /// `password_file`, read at every connection.
     pub password_file: Option<PathBuf>,
+    /// `password`, instead of a file; the configuration file must then be readable by its owner alone.
+    pub password: Option<Password>,
     /// `lease_seconds`; default 60.
     pub lease_seconds: u64,
+}
+
+/// A password: redacted in `Debug`, wiped on drop.
+#[derive(Clone, PartialEq, Eq, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
+pub struct Password(pub String);
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Password(redacted)")
+    }
 }
 
 /// `[[peer]]`: a static peer.

@@ -30,6 +30,9 @@ use crate::registry::{self, Health};
 /// How often the control plane looks at its tunnels, deadlines and counters.
 const PULSE: Duration = Duration::from_secs(1);
 
+/// How long leaving may take.
+const LEAVE: Duration = Duration::from_secs(10);
+
 /// Why the agent cannot run. Every message says what, where and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -181,7 +184,17 @@ impl Control {
 impl Control {
     /// Withdraws the record and ends the agent.
     async fn leave(&mut self) -> Result<String, String> {
+        if self.config.etcd.is_none() {
+            return Err(
+                "this node publishes no record: without [etcd] there is nothing to leave; just stop the agent".into()
+            );
+        }
+        self.publish.send_replace(None);
+        // The registry's task ends when the record is gone, and with it the last receiver.
+        if tokio::time::timeout(LEAVE, self.publish.closed()).await.is_err() {
+            return Err("the store did not confirm within ten seconds; the record goes when its lease ends".into());
+        }
         self.leaving = true;
-        Ok("left".to_owned())
+        Ok("the record is withdrawn and the agent stops; the guard stays until `warren cleanup`".to_owned())
     }
 }

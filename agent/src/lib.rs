@@ -1,5 +1,6 @@
 //! Every side effect of Warren: configuration, registry, netlink, guard, threads, admin socket, command line.
 
+pub mod cluster;
 pub mod config;
 pub mod demo;
 pub mod dataplane;

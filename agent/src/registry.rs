@@ -1,6 +1,7 @@
 //! Registries: where records live. Each runs as a task on the control plane's runtime and speaks through channels only.
 
 pub mod cache;
+pub mod etcd;
 pub mod static_peers;
 
 use std::sync::Arc;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
@@ -13,7 +14,7 @@ use warren_overlay::record::NodeName;
 
 use super::explain;
 use super::raw::{Auto, RawEtcd, RawFile, RawLog, RawNode, RawOverlay, RawPeer, RawUnderlay, RawWorkers};
-use super::{Cidrs, Config, Etcd, Log, LogFormat, Mode, Node, Offload, Overlay, Peer, Underlay, Workers};
+use super::{Cidrs, Config, Etcd, Log, LogFormat, Mode, Node, Offload, Overlay, Password, Peer, Underlay, Workers};
 use crate::keyfile;
 
 /// What is wrong with the configuration: where, and what to do.
@@ -60,6 +61,13 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|cause| error(format!("cannot be read: {cause}; `warren up --config FILE` names the file")))?;
     let mut config = parse(&text, path)?;
+    if config.etcd.as_ref().is_some_and(|etcd| etcd.password.is_some()) {
+        let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.mode() & 0o777);
+        if mode & 0o077 != 0 {
+            let path = path.display();
+            return Err(error(format!("holds a password and is readable by others (mode {mode:o}): `chmod 600 {path}`")));
+        }
+    }
     config.path = Some(path.to_owned());
     Ok(config)
 }
@@ -231,8 +239,9 @@ fn etcd(raw: RawEtcd) -> Checked<Etcd> {
     if raw.cert_file.is_some() != raw.key_file.is_some() {
         return fault(&raw.endpoints, "etcd.cert_file and etcd.key_file: both or neither");
     }
-    if raw.username.is_some() != raw.password_file.is_some() {
-        return fault(&raw.endpoints, "etcd.username and etcd.password_file: both or neither");
+    let passwords = usize::from(raw.password_file.is_some()) + usize::from(raw.password.is_some());
+    if usize::from(raw.username.is_some()) != passwords {
+        return fault(&raw.endpoints, "etcd.username needs etcd.password_file or etcd.password, one of the two");
     }
     Ok(Etcd {
         endpoints: raw.endpoints.into_inner(),
@@ -242,6 +251,7 @@ fn etcd(raw: RawEtcd) -> Checked<Etcd> {
         key_file: secret_path(raw.key_file, "etcd.key_file")?,
         username: raw.username,
         password_file: secret_path(raw.password_file, "etcd.password_file")?,
+        password: raw.password.map(Password),
         lease_seconds: within(raw.lease_seconds, "etcd.lease_seconds", 5..=86_400, 60)?,
     })
 }

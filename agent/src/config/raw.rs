@@ -89,6 +89,7 @@ pub(super) struct RawEtcd {
     pub(super) key_file: Option<Spanned<String>>,
     pub(super) username: Option<String>,
     pub(super) password_file: Option<Spanned<String>>,
+    pub(super) password: Option<String>,
     pub(super) lease_seconds: Option<Spanned<u64>>,
 }
 

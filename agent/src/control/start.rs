@@ -75,7 +75,7 @@ impl Control {
             config,
         };
         control.reconcile().await;
-        control.start_registries(&events_in, &published);
+        control.start_registries(&events_in, published);
         tracing::info!(
             node = %control.config.node.name, public_key = %public_key, port = control.config.underlay.port,
             mtu, workers, offloads = ?control.dataplane.offloads(), "warren is up"
@@ -86,11 +86,16 @@ impl Control {
     fn start_registries(
         &self,
         events: &mpsc::Sender<registry::Event>,
-        published: &watch::Receiver<Option<warren_overlay::record::Record>>,
+        publish: watch::Receiver<Option<warren_overlay::record::Record>>,
     ) {
-        let channels = || registry::Channels { events: events.clone(), publish: published.clone() };
+        if let Some(etcd) = self.config.etcd.clone() {
+            let (node, cidrs) = (self.config.node.name.clone(), self.config.node.cidrs.clone());
+            let known = self.snapshot.as_ref().and_then(|snapshot| snapshot.cluster.clone());
+            let channels = registry::Channels { events: events.clone(), publish };
+            tokio::task::spawn_local(registry::etcd::run(etcd, node, cidrs, known, channels));
+        }
         if let Some(path) = self.config.path.clone() {
-            tokio::task::spawn_local(registry::static_peers::run(path, channels()));
+            tokio::task::spawn_local(registry::static_peers::run(path, events.clone()));
         }
     }
 }

@@ -3,14 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::{Channels, Event, Health};
+use tokio::sync::mpsc;
+
+use super::{Event, Health};
 use crate::config;
 
 /// How often the file is looked at. Editors replace files, so the path is watched, not the file.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Watches the file until the control plane is gone.
-pub async fn run(path: PathBuf, channels: Channels) {
+pub async fn run(path: PathBuf, events: mpsc::Sender<Event>) {
     let mut seen = stamp(&path);
     let mut well = true;
     loop {
@@ -20,7 +22,7 @@ pub async fn run(path: PathBuf, channels: Channels) {
             continue;
         }
         seen = now;
-        let (events, detail) = match config::load(&path) {
+        let (news, detail) = match config::load(&path) {
             Ok(config) => (Some(Event::Static(config.static_peers())), None),
             Err(error) => (None, Some(format!("{error}; the peers stay as they were"))),
         };
@@ -30,11 +32,11 @@ pub async fn run(path: PathBuf, channels: Channels) {
             ok: well,
             detail: detail.unwrap_or_else(|| format!("{} was read again", path.display())),
         };
-        if (!well || !was_well) && channels.events.send(Event::Health(health)).await.is_err() {
+        if (!well || !was_well) && events.send(Event::Health(health)).await.is_err() {
             return;
         }
-        if let Some(event) = events
-            && channels.events.send(event).await.is_err()
+        if let Some(event) = news
+            && events.send(event).await.is_err()
         {
             return;
         }

@@ -1,0 +1,191 @@
+//! `warren cluster …`: what an administrator does in the store. Set the cluster up, add nodes, take back what they left.
+#![allow(clippy::print_stdout, reason = "the results are for the person at the terminal")]
+
+mod access;
+mod add_node;
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use etcd_client::Client;
+use ipnet::IpNet;
+use warren_overlay::mesh::{Cluster, Enforcement};
+use warren_overlay::record::NodeName;
+
+use crate::config::{Config, Etcd};
+use crate::registry::etcd::{self, AllocateError, Keys, Want};
+
+/// How to reach the store; what is left out comes from the configuration file, if there is one.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Access {
+    /// URLs of the etcd members (`etcd.endpoints`).
+    #[arg(long, value_name = "URL", value_delimiter = ',', global = true)]
+    endpoints: Vec<String>,
+    /// Name of the cluster in the store (`etcd.cluster`) [default: default].
+    #[arg(long, global = true)]
+    cluster: Option<String>,
+    /// PEM file of the authority that signed etcd's certificate.
+    #[arg(long, value_name = "FILE", global = true)]
+    ca_file: Option<PathBuf>,
+    /// PEM file of the client certificate.
+    #[arg(long, value_name = "FILE", global = true, requires = "key_file")]
+    cert_file: Option<PathBuf>,
+    /// PEM file of its key.
+    #[arg(long, value_name = "FILE", global = true, requires = "cert_file")]
+    key_file: Option<PathBuf>,
+    /// etcd user.
+    #[arg(long, global = true, requires = "password_file")]
+    username: Option<String>,
+    /// File with the user's password.
+    #[arg(long, value_name = "FILE", global = true, requires = "username")]
+    password_file: Option<PathBuf>,
+}
+
+/// What an administrator does.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Command {
+    #[command(flatten)]
+    access: Access,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+enum Verb {
+    /// Set the cluster up. Harmless when it is already set up the same way.
+    Init {
+        /// Prefix that belongs to the overlay; give one for each network and family.
+        #[arg(long = "network", value_name = "CIDR", required = true)]
+        networks: Vec<IpNet>,
+        /// Begin as a roll-out: nodes without an agent are still reached in clear, and counted.
+        #[arg(long)]
+        permissive: bool,
+        /// Change a cluster that is already set up.
+        #[arg(long)]
+        change: bool,
+    },
+    /// Allocate a node's CIDRs, make its etcd user where the store has authentication, and print its configuration file.
+    AddNode(add_node::Args),
+    /// Take back a node's CIDRs, its record, and its etcd user, for good.
+    Release {
+        /// The node.
+        name: NodeName,
+    },
+}
+
+/// Runs a verb. `config` is asked only for what the flags leave open.
+///
+/// # Errors
+/// What is wrong and what to do.
+pub fn run(command: Command, config: impl FnOnce() -> Result<Config, String>) -> Result<u8, String> {
+    let etcd = access::resolve(command.access, config)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+    runtime.block_on(async {
+        let mut client = etcd::connect(&etcd).await?;
+        let keys = Keys::new(&etcd.cluster);
+        match command.verb {
+            Verb::Init { networks, permissive, change } => init(&mut client, &keys, networks, permissive, change).await,
+            Verb::AddNode(args) => add_node::run(&mut client, &keys, &etcd, args).await,
+            Verb::Release { name } => release(&mut client, &keys, &name).await,
+        }
+    })?;
+    Ok(0)
+}
+
+async fn init(
+    client: &mut Client,
+    keys: &Keys,
+    networks: Vec<IpNet>,
+    permissive: bool,
+    change: bool,
+) -> Result<(), String> {
+    if let Some(bad) = networks.iter().find(|network| network.addr() != network.network()) {
+        return Err(format!("--network {bad} has host bits set; did you mean {}?", bad.trunc()));
+    }
+    let networks: BTreeSet<_> = networks.into_iter().collect();
+    let enforcement = if permissive { Enforcement::Permissive } else { Enforcement::Strict };
+    let existing = cluster(client, keys).await?;
+    let wanted = match &existing {
+        Some(existing) => Cluster { id: existing.id.clone(), networks, enforcement },
+        None => Cluster { id: access::random_word(16), networks, enforcement },
+    };
+    if existing.as_ref() == Some(&wanted) {
+        println!("the cluster is already set up like this");
+        return Ok(());
+    }
+    if existing.is_some() && !change {
+        return Err("the cluster is already set up in another way; add --change to change it".to_owned());
+    }
+    let text = serde_json::to_vec(&wanted).map_err(|error| error.to_string())?;
+    client.put(keys.cluster(), text, None).await.map_err(|error| denied(&error))?;
+    println!("the cluster is set up; add nodes with `warren cluster add-node NAME`");
+    Ok(())
+}
+
+async fn cluster(client: &mut Client, keys: &Keys) -> Result<Option<Cluster>, String> {
+    let found = client.get(keys.cluster(), None).await.map_err(|error| denied(&error))?;
+    let Some(value) = found.kvs().first() else { return Ok(None) };
+    serde_json::from_slice(value.value()).map(Some).map_err(|error| format!("{} is damaged: {error}", keys.cluster()))
+}
+
+async fn release(client: &mut Client, keys: &Keys, name: &NodeName) -> Result<(), String> {
+    let released = etcd::release(client, keys, name).await.map_err(|error| error.to_string())?;
+    access::remove_user(client, name).await?;
+    match released.as_slice() {
+        [] => println!("{name} had no CIDRs; whatever else it had is gone"),
+        cidrs => println!("released {}", cidrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+    }
+    Ok(())
+}
+
+fn denied(error: &etcd_client::Error) -> String {
+    format!("etcd refused: {error}")
+}
+
+fn explain(error: &AllocateError) -> String {
+    format!("nothing was allocated: {error}")
+}
+
+/// Writes a file that holds a secret: new, readable by its owner alone.
+fn write_secret(path: &Path, text: &str) -> Result<(), String> {
+    let failed = |error| format!("{} cannot be written: {error}; nothing is overwritten", path.display());
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    file.write_all(text.as_bytes()).map_err(failed)
+}
+
+/// What `add-node` allocates.
+fn wants(cidrs: &[IpNet], networks: &BTreeSet<IpNet>, length: (u8, u8)) -> Vec<Want> {
+    if !cidrs.is_empty() {
+        return cidrs.iter().map(|cidr| Want::This(*cidr)).collect();
+    }
+    let families: BTreeSet<bool> = networks.iter().map(|network| network.addr().is_ipv6()).collect();
+    families.into_iter().map(|v6| Want::Any { v6, length: if v6 { length.1 } else { length.0 } }).collect()
+}
+
+fn toml_string(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+fn list(items: impl IntoIterator<Item = impl ToString>) -> String {
+    let quoted: Vec<_> = items.into_iter().map(|item| toml_string(&item.to_string())).collect();
+    format!("[{}]", quoted.join(", "))
+}
+
+/// The `[etcd]` table for a node's configuration file.
+fn etcd_table(etcd: &Etcd, username: Option<&str>) -> String {
+    let mut text = format!("[etcd]\nendpoints = {}\ncluster = {}\n", list(&etcd.endpoints), toml_string(&etcd.cluster));
+    if etcd.ca_file.is_some() {
+        text.push_str("ca_file = \"/etc/warren/etcd-ca.pem\"\n");
+    }
+    if etcd.cert_file.is_some() {
+        text.push_str("cert_file = \"/etc/warren/etcd-client.pem\"\nkey_file = \"/etc/warren/etcd-client-key.pem\"\n");
+    }
+    if let Some(username) = username {
+        text.push_str(&format!("username = {}\n", toml_string(username)));
+    }
+    text
+}

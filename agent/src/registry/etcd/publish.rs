@@ -1,0 +1,142 @@
+//! What this node publishes: its record under a lease.
+//!
+//! A record under our name with another key belongs to somebody else as long as its lease lives: this node then does
+//! not publish, says so, and tries again.
+
+use std::time::Duration;
+
+use etcd_client::{Client, Compare, CompareOp, Error, LeaseKeepAliveStream, LeaseKeeper, PutOptions, Txn, TxnOp};
+use tokio::time::{Instant, timeout};
+use warren_overlay::record::{NodeName, Record};
+
+use super::keys::Keys;
+
+/// How long the store may take to answer a keepalive.
+const ANSWER: Duration = Duration::from_secs(5);
+/// When somebody else holds our name, how long until the next try.
+const RETRY: Duration = Duration::from_secs(3);
+
+struct Lease {
+    id: i64,
+    keeper: LeaseKeeper,
+    answers: LeaseKeepAliveStream,
+}
+
+/// Keeps the record in the store.
+pub(super) struct Publisher {
+    keys: Keys,
+    node: NodeName,
+    ttl: Duration,
+    lease: Option<Lease>,
+    published: Option<Record>,
+    ever: bool,
+    next: Instant,
+}
+
+impl Publisher {
+    pub(super) fn new(keys: Keys, node: NodeName, ttl: Duration) -> Self {
+        Self { keys, node, ttl, lease: None, published: None, ever: false, next: Instant::now() + RETRY }
+    }
+
+    pub(super) fn node(&self) -> &NodeName {
+        &self.node
+    }
+
+    pub(super) fn has_published(&self) -> bool {
+        self.ever
+    }
+
+    /// Another connection or another store: nothing that was agreed on counts any more.
+    pub(super) fn forget(&mut self) {
+        self.lease = None;
+        self.published = None;
+    }
+
+    /// When [`Publisher::keep_alive`] is due.
+    pub(super) fn deadline(&self) -> Instant {
+        self.next
+    }
+
+    /// Publishes, if that is not done; a sentence when somebody else holds the name.
+    pub(super) async fn publish(&mut self, client: &mut Client, record: &Record) -> Result<Option<String>, Error> {
+        if self.lease.is_some() && self.published.as_ref() == Some(record) {
+            return Ok(None);
+        }
+        let key = self.keys.node(&self.node);
+        let existing = client.get(key.clone(), None).await?;
+        let (revision, theirs) = match existing.kvs().first() {
+            Some(value) => (value.mod_revision(), Record::parse(value.value()).ok()),
+            None => (0, None),
+        };
+        if theirs.is_some_and(|theirs| theirs.public_key != record.public_key) {
+            self.next = Instant::now() + RETRY;
+            return Ok(Some(format!(
+                "the name {} is published with another key: another host uses it, or this one lost its key and the old \
+                 record lives until its lease ends; give the other host another name, or wait",
+                self.node
+            )));
+        }
+        let lease = self.lease(client).await?;
+        let put = TxnOp::put(key.clone(), record.to_bytes(), Some(PutOptions::new().with_lease(lease)));
+        let unchanged = Compare::mod_revision(key, CompareOp::Equal, revision);
+        if !client.txn(Txn::new().when([unchanged]).and_then([put])).await?.succeeded() {
+            self.next = Instant::now() + RETRY;
+            return Ok(Some("the record changed while it was written; trying again".to_owned()));
+        }
+        self.published = Some(record.clone());
+        self.ever = true;
+        Ok(None)
+    }
+
+    async fn lease(&mut self, client: &mut Client) -> Result<i64, Error> {
+        if let Some(lease) = &self.lease {
+            return Ok(lease.id);
+        }
+        let ttl = i64::try_from(self.ttl.as_secs()).unwrap_or(60);
+        let id = client.lease_grant(ttl, None).await?.id();
+        let (keeper, answers) = client.lease_keep_alive(id).await?;
+        self.lease = Some(Lease { id, keeper, answers });
+        self.schedule();
+        Ok(id)
+    }
+
+    /// A third of the lease, with jitter.
+    fn schedule(&mut self) {
+        let third = self.ttl / 3;
+        self.next = Instant::now() + third / 2 + super::jitter(third);
+    }
+
+    /// Keeps the lease alive; false when it is lost, or there was none.
+    pub(super) async fn keep_alive(&mut self, client: &mut Client) -> Result<bool, Error> {
+        self.schedule();
+        let Some(lease) = self.lease.as_mut() else { return Ok(false) };
+        let asked = async {
+            lease.keeper.keep_alive().await?;
+            lease.answers.message().await
+        };
+        let answered = timeout(ANSWER, asked).await;
+        if matches!(&answered, Ok(Ok(Some(answer))) if answer.ttl() > 0) && self.is_there(client).await? {
+            return Ok(true);
+        }
+        self.forget();
+        match answered {
+            Ok(Err(error)) => Err(error),
+            _ => Ok(false),
+        }
+    }
+
+    /// Somebody may have deleted the record while the lease lives.
+    async fn is_there(&self, client: &mut Client) -> Result<bool, Error> {
+        Ok(!client.get(self.keys.node(&self.node), None).await?.kvs().is_empty())
+    }
+
+    /// Takes the record back.
+    pub(super) async fn withdraw(&mut self, client: &mut Client) -> Result<(), Error> {
+        client.delete(self.keys.node(&self.node), None).await?;
+        if let Some(lease) = self.lease.take() {
+            // The record is gone; a lease without keys ends by itself.
+            let _ = client.lease_revoke(lease.id).await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,133 @@
+//! What the store holds, merged from a list and the watch behind it. Malformed values harm nobody but themselves.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use etcd_client::{Event, EventType, KeyValue};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use warren_overlay::mesh::{Allocation, Cluster, Entry, Snapshot};
+use warren_overlay::record::NodeName;
+
+use super::allocate::Want;
+use super::keys::{Key, Keys};
+use crate::config::Cidrs;
+
+/// The value of an allocation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Owner {
+    pub(super) node: NodeName,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Value {
+    bytes: Vec<u8>,
+    create_revision: u64,
+}
+
+/// All keys of the cluster at one revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Store {
+    values: BTreeMap<Vec<u8>, Value>,
+    revision: i64,
+    cluster_id: u64,
+    /// A watch may go on at `revision` + 1.
+    resumable: bool,
+}
+
+impl Store {
+    /// Everything that was listed at `revision`.
+    pub(super) fn listed(values: impl IntoIterator<Item = KeyValue>, revision: i64) -> Self {
+        let mut store = Self { revision, resumable: true, ..Self::default() };
+        for value in values {
+            store.put(&value);
+        }
+        store
+    }
+
+    fn put(&mut self, value: &KeyValue) {
+        let create_revision = u64::try_from(value.create_revision()).unwrap_or(0);
+        self.values.insert(value.key().to_vec(), Value { bytes: value.value().to_vec(), create_revision });
+    }
+
+    pub(super) fn apply(&mut self, event: &Event) {
+        let Some(value) = event.kv() else { return };
+        match event.event_type() {
+            EventType::Put => self.put(value),
+            EventType::Delete => _ = self.values.remove(value.key()),
+        }
+    }
+
+    pub(super) fn advance(&mut self, revision: i64) {
+        self.revision = self.revision.max(revision);
+    }
+
+    /// The revision of what is known.
+    pub fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    pub(super) fn forget_revision(&mut self) {
+        self.resumable = false;
+    }
+
+    pub(super) fn set_cluster_id(&mut self, cluster_id: u64) {
+        self.cluster_id = cluster_id;
+    }
+
+    /// Whether a watch may go on: the same store, and it has not gone back in time.
+    pub(super) fn can_resume(&self, cluster_id: u64, revision: i64) -> bool {
+        self.resumable && self.cluster_id == cluster_id && revision >= self.revision
+    }
+
+    pub(super) fn is_newer_than(&self, fresh: &Self) -> bool {
+        self.revision > fresh.revision
+    }
+
+    /// The cluster; `None` before `cluster init`.
+    pub(super) fn cluster(&self, keys: &Keys) -> Result<Option<Cluster>, String> {
+        let Some(value) = self.values.get(keys.cluster().as_bytes()) else { return Ok(None) };
+        serde_json::from_slice(&value.bytes).map(Some).map_err(|error| {
+            format!("the key {} is damaged ({error}): run `warren cluster init` again", keys.cluster())
+        })
+    }
+
+    /// As the mesh takes it, and what was left out.
+    pub fn snapshot(&self, keys: &Keys) -> (Snapshot, Vec<String>) {
+        let mut snapshot = Snapshot { revision: u64::try_from(self.revision).unwrap_or(0), ..Snapshot::default() };
+        let mut faults = Vec::new();
+        for (key, value) in &self.values {
+            let create_revision = value.create_revision;
+            match keys.parse(key) {
+                Some(Key::Cluster) => snapshot.cluster = serde_json::from_slice(&value.bytes).ok(),
+                Some(Key::Node(key)) => {
+                    snapshot.entries.push(Entry { key, value: value.bytes.clone(), create_revision })
+                }
+                Some(Key::Allocation(cidr)) => match serde_json::from_slice(&value.bytes) {
+                    Ok(Owner { node }) => snapshot.allocations.push(Allocation { cidr, node, create_revision }),
+                    Err(_) => faults.push(format!("the allocation of {cidr} is damaged and ignored")),
+                },
+                Some(Key::Released(cidr, node)) => snapshot.released.push(Allocation { cidr, node, create_revision }),
+                None => {}
+            }
+        }
+        (snapshot, faults)
+    }
+
+    /// What the node should have and has not.
+    pub(super) fn missing(&self, keys: &Keys, node: &NodeName, cidrs: &Cidrs, networks: &BTreeSet<IpNet>) -> Vec<Want> {
+        let (snapshot, _) = self.snapshot(keys);
+        let own: Vec<_> =
+            snapshot.allocations.iter().filter(|given| given.node == *node).map(|given| given.cidr).collect();
+        match cidrs {
+            Cidrs::Listed(list) => {
+                let missing = list.iter().filter(|cidr| !own.iter().any(|given| given.contains(*cidr)));
+                missing.map(|cidr| Want::This(*cidr)).collect()
+            }
+            Cidrs::Auto { length } => {
+                let families: BTreeSet<bool> = networks.iter().map(|network| network.addr().is_ipv6()).collect();
+                let lacking = families.into_iter().filter(|v6| !own.iter().any(|given| given.addr().is_ipv6() == *v6));
+                lacking.map(|v6| Want::Any { v6, length: if v6 { length.1 } else { length.0 } }).collect()
+            }
+        }
+    }
+}
