@@ -21,6 +21,10 @@ pub fn answered(from: &Namespace, to: IpAddr, count: u32, options: &[&str]) -> u
     let (count, to) = (count.to_string(), to.to_string());
     let fixed = ["ping", "-n", "-q", "-i", "0.05", "-W", "1", "-c", &count, "-p", &pattern];
     let said = from.attempt(&[&fixed, options, &[&to]].concat());
+    // The kernel refused the first one: there is no route.
+    if said.stderr.contains("connect: ") {
+        return 0;
+    }
     let line = said.stdout.lines().find_map(|line| line.split_once(" packets transmitted, "));
     let number = line.and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
     number.unwrap_or_else(|| panic!("cannot read what ping said: {}", said.said()))

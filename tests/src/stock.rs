@@ -1,6 +1,8 @@
 //! Stock WireGuard peers: other people's implementations on a node of the lab, in the place of an agent.
 
+use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -50,6 +52,7 @@ pub struct Stock {
     /// Its device on the node.
     pub device: String,
     child: Child,
+    log_file: PathBuf,
 }
 
 impl Stock {
@@ -59,15 +62,18 @@ impl Stock {
         let device = format!("wg{}n{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let argv = node.namespace().argv(&kind.argv(&device)).join(" ");
         let mut words = argv.split(' ');
+        let log_file = node.folder().join("stock.log");
+        let log = File::create(&log_file).expect("the node's folder exists");
         let child = Command::new(words.next().expect("a program"))
             .args(words)
             .env("WG_SUDO", "1")
+            .env("LOG_LEVEL", "verbose")
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stdout(log.try_clone().expect("a file can be shared"))
+            .stderr(log)
             .spawn()
             .expect("`ip` is installed");
-        let stock = Self { device, child };
+        let stock = Self { device, child, log_file };
         eventually(10, "the stock peer answers `wg show`", || stock.show(node, "listen-port").map(drop));
         let (key, port) = (node.key_file().display().to_string(), PORT.to_string());
         stock.set(node, &["private-key", &key, "listen-port", &port]);
@@ -116,6 +122,15 @@ impl Drop for Stock {
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = std::fs::remove_file(format!("{SOCKETS}/{}.sock", self.device));
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(&self.log_file).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!(
+                "--- log of {}, its end ---\n{}",
+                self.device,
+                lines[lines.len().saturating_sub(20)..].join("\n")
+            );
+        }
     }
 }
 

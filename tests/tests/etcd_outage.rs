@@ -72,7 +72,7 @@ fn a_watcher_that_was_cut_off_while_the_store_was_compacted_reads_everything_ane
 fn cut_off(mesh: &EtcdMesh) {
     mesh.nodes[0].namespace().nft(
         "table inet cut { chain in { type filter hook input priority -300; tcp sport 2379 drop; }
-         chain out { type filter hook output priority -300; tcp dport 2379 drop; } }",
+         chain out { type filter hook output priority -300; tcp dport 2379 drop; }\n}",
     );
 }
 

@@ -61,7 +61,7 @@ fn a_pod_whose_node_masquerades_it_is_answered_through_the_tunnel() {
     let Pair { pods, nodes, sniffer, .. } = &pair(Plan::default());
     nodes[0].namespace().nft(
         "table ip cni { chain post { type nat hook postrouting priority srcnat;
-         ip saddr 10.42.1.0/24 ip daddr != 10.42.1.0/24 masquerade; } }",
+         ip saddr 10.42.1.0/24 ip daddr != 10.42.1.0/24 masquerade; }\n}",
     );
     for (what, address, end) in
         [("Pod", pods[1].address(), pods[1].namespace()), ("node", nodes[1].address(), nodes[1].namespace())]
@@ -79,7 +79,7 @@ fn a_service_address_is_translated_before_the_tunnel() {
     let rule = format!("ip daddr {service} udp dport 53 dnat to {target}:5353");
     nodes[0].namespace().nft(&format!(
         "table ip services {{ chain pre {{ type nat hook prerouting priority dstnat; {rule}; }}
-         chain out {{ type nat hook output priority dstnat; {rule}; }} }}"
+         chain out {{ type nat hook output priority -100; {rule}; }}\n}}"
     ));
     let _echo = Echo::start_at(pods[1].namespace(), SocketAddr::new(target, 5353));
     for from in [pods[0].namespace(), nodes[0].namespace()] {

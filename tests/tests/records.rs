@@ -172,7 +172,7 @@ fn most_records_deleted_at_once_is_held_until_an_administrator_agrees() {
     // The agents are stopped from putting their records back: they are cut off from etcd, but not from each other.
     for node in &mesh.nodes[1..] {
         node.namespace()
-            .nft("table inet cut { chain out { type filter hook output priority -300; tcp dport 2379 reject; } }");
+            .nft("table inet cut { chain out { type filter hook output priority -300; tcp dport 2379 reject; }\n}");
     }
     for name in ["node2", "node3", "node4", "node5"] {
         mesh.etcd.ctl(&["del", &mesh.etcd.record_key(name)]);
