@@ -1,9 +1,11 @@
 //! A real etcd on the underlay.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -24,6 +26,8 @@ pub struct Etcd {
     options: Vec<String>,
     tls: Option<Tls>,
     credentials: Option<(String, String)>,
+    /// User and password of nodes, as TOML literals.
+    given: Mutex<BTreeMap<String, (String, String)>>,
     child: Option<Child>,
 }
 
@@ -54,7 +58,8 @@ impl Etcd {
         });
         let options = options.iter().map(|&option| option.to_owned()).collect();
         let namespace = lab.hub().name().to_owned();
-        let mut etcd = Self { namespace, folder, address, options, tls, credentials: None, child: None };
+        let mut etcd =
+            Self { namespace, folder, address, options, tls, credentials: None, given: Mutex::default(), child: None };
         etcd.up();
         etcd
     }
@@ -174,7 +179,7 @@ impl Etcd {
 
     /// Where the owner of a prefix is.
     pub fn allocation_key(&self, cidr: &str) -> String {
-        format!("/warren/lab/v1/allocations/{}", cidr.replace('/', "_"))
+        format!("/warren/lab/v1/alloc/{}", cidr.replace('/', "-"))
     }
 
     /// What is there.
@@ -222,6 +227,9 @@ impl Etcd {
     #[track_caller]
     pub fn join(&self, node: &Node, settings: &mut Settings) {
         settings.list("etcd", "endpoints", [self.url()]).text("etcd", "cluster", "lab");
+        if let Some((username, password)) = self.given.lock().expect("no thread panics with it").get(&node.name) {
+            settings.set("etcd", "username", username).set("etcd", "password", password);
+        }
         if let Some(tls) = &self.tls {
             let own = self.certify(&node.name);
             settings
@@ -271,6 +279,13 @@ impl Etcd {
         let words: Vec<&str> = ["add-node", &node.name].into_iter().chain(cidrs).collect();
         let finished = self.cluster(&words);
         assert!(finished.success(), "`warren cluster add-node {}` failed: {}", node.name, finished.said());
+        // The node's user and password are in the config file that the administrator gets to carry to the host.
+        let line = |key: &str| {
+            finished.stdout.lines().find_map(|line| line.strip_prefix(&format!("{key} = "))).map(str::to_owned)
+        };
+        if let Some(given) = line("username").zip(line("password")) {
+            self.given.lock().expect("no thread panics with it").insert(node.name.clone(), given);
+        }
     }
 
     /// Starts agents on all nodes, each added by the administrator before, and waits until each knows all others.
