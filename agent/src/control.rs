@@ -33,6 +33,9 @@ const PULSE: Duration = Duration::from_secs(1);
 /// How long leaving may take.
 const LEAVE: Duration = Duration::from_secs(10);
 
+/// How long the last answer may take to leave.
+const FAREWELL: Duration = Duration::from_millis(200);
+
 /// Why the agent cannot run. Every message says what, where and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -124,6 +127,8 @@ impl Control {
                 _ = interrupt.recv() => break tracing::info!("SIGINT: stopping; the guard stays"),
             }
             if self.leaving {
+                // The answer to whoever asked is still on its way.
+                tokio::time::sleep(FAREWELL).await;
                 break;
             }
         }

@@ -149,6 +149,7 @@ impl Dataplane {
         let now = self.shared.snapshot.load();
         let next = now.with(peers, local, &self.shared.identity, self.shared.options.mtu);
         self.shared.snapshot.store(Arc::new(next));
+        self.clerk.look();
     }
 
     /// Every peer, by name.

@@ -23,14 +23,18 @@ use super::peer::{Destination, Peer, Session, reason};
 const MAILBOX: usize = 512;
 /// How often every tunnel's timers run.
 const TICK: Duration = Duration::from_millis(250);
+/// New peers greeted in one tick: a few hundred a second, so that 5,000 do not come at once.
+const GREETINGS: usize = 64;
 /// How often the handshake rate limiter starts afresh.
 const LIMITER_PERIOD: Duration = Duration::from_secs(1);
 
 /// What the clerk is asked to do.
+#[allow(clippy::large_enum_variant, reason = "a box would be an allocation on the worker that hands it over")]
 enum Letter {
     Handshake { bytes: [u8; INITIATION_LEN], len: usize, from: SocketAddr, to: Option<IpAddr> },
     Connect(Slot),
     HandshakeNow(Slot),
+    Look,
     Stop,
 }
 
@@ -55,6 +59,11 @@ impl Mailbox {
     /// A fresh handshake, whatever there is; false when the mailbox is full.
     pub(super) fn handshake_now(&self, slot: Slot) -> bool {
         self.0.try_send(Letter::HandshakeNow(slot)).is_ok()
+    }
+
+    /// There are new peers. A full mailbox is fine: they are seen at the next tick.
+    pub(super) fn look(&self) {
+        let _ = self.0.try_send(Letter::Look);
     }
 
     /// Ends the clerk. A full mailbox is fine: the stop flag is seen at the next tick.
@@ -117,6 +126,7 @@ impl Clerk {
             }
             Letter::Connect(slot) => self.connect(*slot, false),
             Letter::HandshakeNow(slot) => self.connect(*slot, true),
+            Letter::Look => self.tick(),
             Letter::Stop => {}
         }
     }
@@ -195,8 +205,13 @@ impl Clerk {
     fn tick(&mut self) {
         let snapshot = self.shared.snapshot.load_full();
         let mut out = std::mem::take(&mut self.out);
+        let mut greetings = GREETINGS;
         for peer in snapshot.peers() {
             let mut session = peer.lock();
+            if greetings > 0 && session.greet() {
+                greetings -= 1;
+                self.initiate(peer, &mut session, &mut out);
+            }
             if let Some(len) = session.tunnel.tick(OsRng.next_u32(), &mut out) {
                 if len == INITIATION_LEN {
                     session.attempt();
@@ -212,14 +227,18 @@ impl Clerk {
 
     /// Packets wait: start again where the tunnel gave up, and give them up after the tunnel's own patience.
     fn keep_trying(&self, peer: &Peer, session: &mut Session, out: &mut [u8]) {
-        if let Some(len) = session.tunnel.initiate(OsRng.next_u32(), out) {
-            session.attempt();
-            self.send_to(peer, session, &out[..len]);
-        }
+        self.initiate(peer, session, out);
         if session.is_stale(Instant::now()) {
             let lost = session.abandon_waiting();
             session.counters.drops += lost;
             self.lose(DropReason::NoSession, lost);
+        }
+    }
+
+    fn initiate(&self, peer: &Peer, session: &mut Session, out: &mut [u8]) {
+        if let Some(len) = session.tunnel.initiate(OsRng.next_u32(), out) {
+            session.attempt();
+            self.send_to(peer, session, &out[..len]);
         }
     }
 

@@ -52,6 +52,8 @@ pub(super) struct Session {
     endpoints: Vec<SocketAddr>,
     endpoint: Option<SocketAddr>,
     local: Option<IpAddr>,
+    /// A first handshake was begun: the peer may still have a session with our predecessor, and would send into nothing.
+    greeted: bool,
     attempts: usize,
     waiting: VecDeque<Box<[u8]>>,
     waiting_bytes: usize,
@@ -89,6 +91,7 @@ impl Peer {
             endpoint: spec.endpoints.first().copied(),
             endpoints: spec.endpoints.clone(),
             local: None,
+            greeted: spec.endpoints.is_empty(),
             attempts: 0,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
@@ -159,6 +162,7 @@ pub(super) fn inherit(old: &Peer, spec: PeerSpec, identity: &Identity, mtu: u16)
         to.waiting_bytes = std::mem::take(&mut from.waiting_bytes);
         to.counters = from.counters;
         to.attempts = from.attempts;
+        to.greeted = from.greeted;
         if from.endpoints == to.endpoints {
             to.endpoint = from.endpoint;
             to.local = from.local;
@@ -203,6 +207,11 @@ impl Session {
         }
         self.attempts += 1;
         self.started = Some(Instant::now());
+    }
+
+    /// True once: the first handshake is due.
+    pub(super) fn greet(&mut self) -> bool {
+        !std::mem::replace(&mut self.greeted, true) && !self.tunnel.has_session()
     }
 
     /// A handshake is complete; if we began it, we know how long it took.

@@ -170,11 +170,16 @@ impl<'d> Builder<'d> {
 
     /// Gives the prefix to the node, if it may have it at all.
     fn check_range(&mut self, cidr: IpNet, node: &NodeName) -> Result<(), (&'static str, String)> {
-        if is_reserved(cidr) {
-            return Err(("reserved_range", format!("{cidr} holds addresses that no Pod can have")));
-        }
         if !self.cluster.networks.is_empty() && !self.cluster.networks.iter().any(|network| network.contains(&cidr)) {
             return Err(("outside_network", format!("{cidr} is not inside the cluster network")));
+        }
+        self.check_free(cidr, node)
+    }
+
+    /// As [`Self::check_range`], inside the cluster network or not: a static peer may be a router to somewhere else.
+    fn check_free(&mut self, cidr: IpNet, node: &NodeName) -> Result<(), (&'static str, String)> {
+        if is_reserved(cidr) {
+            return Err(("reserved_range", format!("{cidr} holds addresses that no Pod can have")));
         }
         let mut inside = self.addresses.range(cidr.network()..=cidr.broadcast());
         if let Some((address, owner)) = inside.find(|(_, owner)| *owner != node) {
@@ -186,7 +191,7 @@ impl<'d> Builder<'d> {
     fn take_ranges(&mut self, node: &NodeName, cidrs: &BTreeSet<IpNet>) -> BTreeSet<IpNet> {
         let mut taken = BTreeSet::new();
         for cidr in cidrs {
-            match self.check_range(*cidr, node) {
+            match self.check_free(*cidr, node) {
                 Ok(()) => _ = taken.insert(*cidr),
                 Err((reason, detail)) => self.refuse(node.as_str(), Some(*cidr), reason, detail),
             }

@@ -1,6 +1,6 @@
 //! What this node publishes: its record under a lease.
 //!
-//! A record under our name with another key belongs to somebody else as long as its lease lives: this node then does
+//! A record under our name with another key and from another address belongs to somebody else as long as its lease lives: this node then does
 //! not publish, says so, and tries again.
 
 use std::time::Duration;
@@ -20,6 +20,12 @@ struct Lease {
     id: i64,
     keeper: LeaseKeeper,
     answers: LeaseKeepAliveStream,
+}
+
+/// The record is of a host that is not this one. A host that has our addresses is ours, whatever key it had: two hosts
+/// cannot share an address.
+fn is_another_host(theirs: &Record, ours: &Record) -> bool {
+    theirs.public_key != ours.public_key && theirs.addresses.is_disjoint(&ours.addresses)
 }
 
 /// Keeps the record in the store.
@@ -68,11 +74,11 @@ impl Publisher {
             Some(value) => (value.mod_revision(), Record::parse(value.value()).ok()),
             None => (0, None),
         };
-        if theirs.is_some_and(|theirs| theirs.public_key != record.public_key) {
+        if theirs.is_some_and(|theirs| is_another_host(&theirs, record)) {
             self.next = Instant::now() + RETRY;
             return Ok(Some(format!(
-                "the name {} is published with another key: another host uses it, or this one lost its key and the old \
-                 record lives until its lease ends; give the other host another name, or wait",
+                "the name {} is published with another key from another address: another host uses it, or this one moved \
+                 and lost its key and the old record lives until its lease ends; give the other host another name, or wait",
                 self.node
             )));
         }
