@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::command::Finished;
+use crate::secret::write_secret;
 use crate::{Node, Settings, Status, eventually, holds_for};
 
 /// How long an agent may take until its host is as it should be.
@@ -39,7 +40,7 @@ impl Agent {
     /// Replaces the config file under the running agent.
     pub fn configure(&self, settings: &Settings) {
         let (new, file) = (self.folder.join("warren.toml.new"), config(&self.folder));
-        std::fs::write(&new, settings.to_string()).expect("the node's folder exists");
+        write_secret(&new, &settings.to_string());
         std::fs::rename(&new, &file).expect("both are in one folder");
     }
 

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
+use crate::secret::write_secret;
+
 /// An authority, and where its certificates are written.
 #[derive(Debug)]
 pub struct Authority {
@@ -42,7 +44,7 @@ impl Authority {
         let cert = named(name, subjects).signed_by(&key, &self.issuer).expect("the parameters are valid");
         let file = |what: &str| self.folder.join(format!("{name}.{what}"));
         std::fs::write(file("pem"), cert.pem()).expect("the folder is ours");
-        std::fs::write(file("key"), key.serialize_pem()).expect("the folder is ours");
+        write_secret(&file("key"), &key.serialize_pem());
         Certificate { cert: file("pem"), key: file("key") }
     }
 }

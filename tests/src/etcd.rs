@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 
 use crate::certificates::{Authority, Certificate};
 use crate::command::{self, Finished};
+use crate::secret::write_secret;
 use crate::{Agent, Lab, Node, Settings, eventually};
 
 /// Its client port.
@@ -254,7 +255,7 @@ impl Etcd {
         }
         if let Some((user, password)) = &self.credentials {
             let file = self.folder.join("password");
-            std::fs::write(&file, password).expect("the folder is ours");
+            write_secret(&file, password);
             let file = file.display().to_string();
             argv.extend(["--username".to_owned(), user.clone(), "--password-file".to_owned(), file]);
         }

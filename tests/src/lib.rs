@@ -38,6 +38,7 @@ pub mod node;
 pub mod ping;
 pub mod pod;
 pub mod relay;
+pub mod secret;
 pub mod settings;
 pub mod sniffer;
 pub mod status;

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::fmt::Write as _;
 use std::net::IpAddr;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
@@ -11,6 +11,7 @@ use warren_crypto::{PrivateKey, PublicKey};
 
 use crate::lab::{Lab, Plan, Wiring, forward, nodad, on_link, underlay_v4, underlay_v6};
 use crate::namespace::Namespace;
+use crate::secret::write_secret;
 use crate::{Agent, Pod, Settings};
 
 /// UDP port of every agent.
@@ -178,9 +179,6 @@ fn cidrs(plan: Plan, number: u8) -> Vec<IpNet> {
 /// Draws a key and writes it where the agent looks for it.
 fn write_key(folder: &Path) -> PublicKey {
     let key = PrivateKey::generate();
-    let mut file = std::fs::OpenOptions::new();
-    let file = file.create(true).write(true).truncate(true).mode(0o600).open(folder.join("private.key"));
-    let text = key.to_base64();
-    std::io::Write::write_all(&mut file.expect("the folder is ours"), text.as_bytes()).expect("the disk has room");
+    write_secret(&folder.join("private.key"), &key.to_base64());
     key.public_key()
 }

@@ -5,14 +5,12 @@
 //!        agent         sniffer     wireguard-go or boringtun-cli
 //! ```
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
 
 use warren_crypto::PrivateKey;
 use warren_tests::lab::{underlay_v4, underlay_v6};
 use warren_tests::ping::answered;
+use warren_tests::secret::write_secret;
 use warren_tests::stock::{Kind, Stock, section};
 use warren_tests::stream::transfer;
 use warren_tests::{Agent, Family, Lab, Node, Plan, Pod, Settings, Sniffer, datagram, eventually, holds_for, ping};
@@ -245,7 +243,6 @@ fn move_node(lab: &Lab, node: &Node, last: u8) {
 /// Writes a secret for its owner alone; where.
 fn secret(lab: &Lab, name: &str, key: &PrivateKey) -> String {
     let path = lab.folder().join(name);
-    let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path);
-    file.and_then(|mut file| file.write_all(key.to_base64().as_bytes())).expect("the folder is ours");
+    write_secret(&path, &key.to_base64());
     path.display().to_string()
 }
