@@ -65,6 +65,9 @@ enum Verb {
         /// Change a cluster that is already set up.
         #[arg(long)]
         change: bool,
+        /// Give the cluster this identity again after its store was lost; agents name it in `warren status`.
+        #[arg(long, value_name = "ID")]
+        id: Option<String>,
     },
     /// Allocate a node's CIDRs, make its etcd user where the store has authentication, and print its configuration file.
     AddNode(add_node::Args),
@@ -87,7 +90,10 @@ pub fn run(command: Command, config: impl FnOnce() -> Result<Config, String>) ->
         let mut client = etcd::connect(&etcd).await?;
         let keys = Keys::new(&etcd.cluster);
         match command.verb {
-            Verb::Init { networks, permissive, change } => init(&mut client, &keys, networks, permissive, change).await,
+            Verb::Init { networks, permissive, change, id } => {
+                let wanted = cluster_of(networks, permissive, id)?;
+                init(&mut client, &keys, wanted, change).await
+            }
             Verb::AddNode(args) => add_node::run(&mut client, &keys, &etcd, args).await,
             Verb::Release { name } => release(&mut client, &keys, &name).await,
         }
@@ -95,23 +101,24 @@ pub fn run(command: Command, config: impl FnOnce() -> Result<Config, String>) ->
     Ok(0)
 }
 
-async fn init(
-    client: &mut Client,
-    keys: &Keys,
-    networks: Vec<IpNet>,
-    permissive: bool,
-    change: bool,
-) -> Result<(), String> {
+/// The cluster as the flags say it; with an empty identity where they say none.
+fn cluster_of(networks: Vec<IpNet>, permissive: bool, id: Option<String>) -> Result<Cluster, String> {
     if let Some(bad) = networks.iter().find(|network| network.addr() != network.network()) {
         return Err(format!("--network {bad} has host bits set; did you mean {}?", bad.trunc()));
     }
-    let networks: BTreeSet<_> = networks.into_iter().collect();
+    let id = id.unwrap_or_default();
+    if id.len() > 64 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err("--id: at most 64 hexadecimal digits, as `warren status` names it".to_owned());
+    }
     let enforcement = if permissive { Enforcement::Permissive } else { Enforcement::Strict };
+    Ok(Cluster { id, networks: networks.into_iter().collect(), enforcement })
+}
+
+async fn init(client: &mut Client, keys: &Keys, mut wanted: Cluster, change: bool) -> Result<(), String> {
     let existing = cluster(client, keys).await?;
-    let wanted = match &existing {
-        Some(existing) => Cluster { id: existing.id.clone(), networks, enforcement },
-        None => Cluster { id: access::random_word(16), networks, enforcement },
-    };
+    if wanted.id.is_empty() {
+        wanted.id = existing.as_ref().map_or_else(|| access::random_word(16), |existing| existing.id.clone());
+    }
     if existing.as_ref() == Some(&wanted) {
         println!("the cluster is already set up like this");
         return Ok(());

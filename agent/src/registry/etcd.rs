@@ -22,7 +22,7 @@ use std::time::Duration;
 use etcd_client::{Client, WatchOptions, WatchResponse, WatchStream};
 use rand_core::{OsRng, RngCore as _};
 use tokio::time::{Instant, sleep, timeout};
-use warren_overlay::mesh::Cluster;
+use warren_overlay::mesh::{Cluster, Snapshot};
 use warren_overlay::record::NodeName;
 
 use super::{Channels, Event, Health};
@@ -74,6 +74,8 @@ struct Registry {
     store: Store,
     publisher: Publisher,
     health: Option<Health>,
+    /// What the control plane knows.
+    told: Option<Arc<Snapshot>>,
     /// The cluster as last seen: a store that shows another one is another store.
     cluster: Option<Cluster>,
 }
@@ -83,7 +85,8 @@ pub async fn run(config: Etcd, node: NodeName, cidrs: Cidrs, known: Option<Clust
     let keys = Keys::new(&config.cluster);
     let publisher = Publisher::new(keys.clone(), node, Duration::from_secs(config.lease_seconds));
     let store = Store::default();
-    let mut registry = Registry { config, keys, cidrs, channels, store, publisher, health: None, cluster: known };
+    let mut registry =
+        Registry { config, keys, cidrs, channels, store, publisher, health: None, told: None, cluster: known };
     let mut pause = BACKOFF.0;
     loop {
         let began = Instant::now();
@@ -209,7 +212,7 @@ impl Registry {
         }
         self.claim(client).await?;
         let (snapshot, faults) = self.store.snapshot(&self.keys);
-        self.send(Event::Snapshot(Arc::new(snapshot))).await?;
+        self.tell(snapshot).await?;
         let wanted = self.channels.publish.borrow_and_update().clone();
         let refused = match wanted {
             Some(record) => self.publisher.publish(client, &record).await?,
@@ -231,9 +234,9 @@ impl Registry {
         match (self.store.cluster(&self.keys), &self.cluster) {
             (Ok(Some(seen)), Some(known)) if seen.id != known.id => {
                 let problem = format!(
-                    "the store belongs to another cluster ({} instead of {}): check etcd.endpoints and etcd.cluster; \
-                     if it was set up anew on purpose, remove mesh.json from node.state_dir and restart",
-                    seen.id, known.id
+                    "the store belongs to another cluster ({} instead of {}): check etcd.endpoints and etcd.cluster; if it \
+                     was lost and set up anew, run `warren cluster init --change --id {}` with the same networks",
+                    seen.id, known.id, known.id
                 );
                 self.unwell(&problem).await;
                 Ok(false)
@@ -292,11 +295,26 @@ impl Registry {
     }
 
     async fn keep_alive(&mut self, client: &mut Client) -> Result<(), Ended> {
-        if self.publisher.keep_alive(client).await? {
+        if self.publisher.has_lease() {
+            if self.publisher.keep_alive(client).await? {
+                return Ok(());
+            }
+            tracing::warn!("the lease was lost; publishing again");
+        }
+        self.publisher.postpone();
+        self.settle(client).await
+    }
+
+    /// Tells what is known, when it differs from what was told in more than the revision.
+    async fn tell(&mut self, snapshot: Snapshot) -> Result<(), Ended> {
+        let revision = snapshot.revision;
+        let told = self.told.as_ref().is_some_and(|told| Snapshot { revision, ..(**told).clone() } == snapshot);
+        if told {
             return Ok(());
         }
-        tracing::warn!("the lease was lost; publishing again");
-        self.settle(client).await
+        let snapshot = Arc::new(snapshot);
+        self.told = Some(Arc::clone(&snapshot));
+        self.send(Event::Snapshot(snapshot)).await
     }
 
     async fn send(&self, event: Event) -> Result<(), Ended> {

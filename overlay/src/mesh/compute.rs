@@ -269,8 +269,9 @@ impl<'d> Builder<'d> {
             if self.ranges.holder(*cidr) == Some(&record.name) && !self.is_static_range(*cidr) {
                 cidrs.insert(*cidr);
             } else {
+                let reason = if is_reserved(*cidr) { "reserved_range" } else { "not_allocated" };
                 let detail = format!("{cidr} is not allocated to {}", record.name);
-                self.refuse(record.name.as_str(), Some(*cidr), "not_allocated", detail);
+                self.refuse(record.name.as_str(), Some(*cidr), reason, detail);
             }
         }
         let addresses = self.take_addresses(&record.name, &record.addresses);

@@ -58,7 +58,16 @@ impl Publisher {
         self.published = None;
     }
 
-    /// When [`Publisher::keep_alive`] is due.
+    pub(super) fn has_lease(&self) -> bool {
+        self.lease.is_some()
+    }
+
+    /// Nothing is published yet: try again soon.
+    pub(super) fn postpone(&mut self) {
+        self.next = Instant::now() + RETRY;
+    }
+
+    /// When [`Publisher::keep_alive`] is due, or another try to publish.
     pub(super) fn deadline(&self) -> Instant {
         self.next
     }
