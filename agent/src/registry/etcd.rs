@@ -32,10 +32,13 @@ pub use connect::connect;
 pub use keys::Keys;
 pub use list::list;
 use publish::Publisher;
+use store::History;
 pub use store::Store;
 
 /// Between two attempts to reach the store; the second is doubled up to the last, each with jitter.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+/// After the store went back in time: about what it takes all nodes to publish themselves again.
+const SETTLING: Duration = Duration::from_secs(10);
 /// Watch events that come close together are told once.
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// A watch that says nothing for this long is asked for its progress ...
@@ -74,6 +77,9 @@ struct Registry {
     store: Store,
     publisher: Publisher,
     health: Option<Health>,
+    /// A store that went back in time shows what was long since replaced: nodes publish themselves again until then,
+    /// and what was known before stays in force.
+    settled_at: Instant,
     /// What the control plane knows.
     told: Option<Arc<Snapshot>>,
     /// The cluster as last seen: a store that shows another one is another store.
@@ -85,8 +91,18 @@ pub async fn run(config: Etcd, node: NodeName, cidrs: Cidrs, known: Option<Clust
     let keys = Keys::new(&config.cluster);
     let publisher = Publisher::new(keys.clone(), node, Duration::from_secs(config.lease_seconds));
     let store = Store::default();
-    let mut registry =
-        Registry { config, keys, cidrs, channels, store, publisher, health: None, told: None, cluster: known };
+    let mut registry = Registry {
+        config,
+        keys,
+        cidrs,
+        channels,
+        store,
+        publisher,
+        health: None,
+        settled_at: Instant::now(),
+        told: None,
+        cluster: known,
+    };
     let mut pause = BACKOFF.0;
     loop {
         let began = Instant::now();
@@ -128,17 +144,25 @@ impl Registry {
     async fn refresh(&mut self, client: &mut Client) -> Result<(), Ended> {
         let header = client.get(self.keys.cluster(), None).await?.header().cloned();
         let (cluster_id, revision) = header.map_or((0, 0), |header| (header.cluster_id(), header.revision()));
-        if self.store.can_resume(cluster_id, revision) {
+        let history = self.history(client).await?;
+        if self.store.can_resume(cluster_id, revision) && history == History::Same {
             return Ok(());
         }
-        let fresh = list(client, &self.keys).await?;
-        if self.store.is_newer_than(&fresh) {
-            tracing::warn!(had = self.store.revision(), has = fresh.revision(), "the store was restored or wiped");
+        if self.store.is_newer_than(revision) || history == History::Another {
+            tracing::warn!(had = self.store.revision(), has = revision, "the store was restored or wiped");
+            self.settled_at = Instant::now() + SETTLING;
         }
-        self.store = fresh;
+        self.store = list(client, &self.keys).await?;
         self.store.set_cluster_id(cluster_id);
         self.publisher.forget();
         Ok(())
+    }
+
+    /// Looks at what was written last.
+    async fn history(&self, client: &mut Client) -> Result<History, Ended> {
+        let Some(latest) = self.store.latest() else { return Ok(History::Same) };
+        let found = client.get(latest, None).await?;
+        Ok(self.store.history(latest, found.kvs().first()))
     }
 
     /// Publishes and watches until something ends it.
@@ -148,6 +172,7 @@ impl Registry {
         let relist = Instant::now() + RELIST + jitter(RELIST);
         let (mut quiet, mut asked) = (Instant::now() + QUIET, false);
         let mut publish = self.channels.publish.clone();
+        let mut settled = Instant::now() >= self.settled_at;
         loop {
             tokio::select! {
                 message = watch.message() => {
@@ -159,6 +184,10 @@ impl Registry {
                 }
                 changed = publish.changed() => {
                     changed.map_err(|_| Ended::Left)?;
+                    self.settle(client).await?;
+                }
+                () = tokio::time::sleep_until(self.settled_at), if !settled => {
+                    settled = true;
                     self.settle(client).await?;
                 }
                 () = tokio::time::sleep_until(self.publisher.deadline()) => self.keep_alive(client).await?,
@@ -309,7 +338,7 @@ impl Registry {
     async fn tell(&mut self, snapshot: Snapshot) -> Result<(), Ended> {
         let revision = snapshot.revision;
         let told = self.told.as_ref().is_some_and(|told| Snapshot { revision, ..(**told).clone() } == snapshot);
-        if told {
+        if told || Instant::now() < self.settled_at {
             return Ok(());
         }
         let snapshot = Arc::new(snapshot);

@@ -22,6 +22,18 @@ pub(super) struct Owner {
 struct Value {
     bytes: Vec<u8>,
     create_revision: u64,
+    mod_revision: i64,
+}
+
+/// A store's past as against what is known of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum History {
+    /// The same up to what is known.
+    Same,
+    /// What is known was overwritten or deleted since.
+    Further,
+    /// What is known never happened there.
+    Another,
 }
 
 /// All keys of the cluster at one revision.
@@ -46,7 +58,10 @@ impl Store {
 
     fn put(&mut self, value: &KeyValue) {
         let create_revision = u64::try_from(value.create_revision()).unwrap_or(0);
-        self.values.insert(value.key().to_vec(), Value { bytes: value.value().to_vec(), create_revision });
+        self.values.insert(
+            value.key().to_vec(),
+            Value { bytes: value.value().to_vec(), create_revision, mod_revision: value.mod_revision() },
+        );
     }
 
     pub(super) fn apply(&mut self, event: &Event) {
@@ -79,8 +94,26 @@ impl Store {
         self.resumable && self.cluster_id == cluster_id && revision >= self.revision
     }
 
-    pub(super) fn is_newer_than(&self, fresh: &Self) -> bool {
-        self.revision > fresh.revision
+    /// The key that was written last. A store restored from a snapshot and written to since does not have it like this,
+    /// however far its revision has come.
+    pub(super) fn latest(&self) -> Option<&[u8]> {
+        self.values.iter().max_by_key(|(_, value)| value.mod_revision).map(|(key, _)| key.as_slice())
+    }
+
+    /// How the store's key compares with what is known of it here.
+    pub(super) fn history(&self, key: &[u8], found: Option<&KeyValue>) -> History {
+        match (self.values.get(key), found) {
+            (Some(known), Some(found)) if known.mod_revision > found.mod_revision() => History::Another,
+            (Some(known), Some(found)) if known.mod_revision == found.mod_revision() => {
+                if known.bytes == found.value() { History::Same } else { History::Another }
+            }
+            _ => History::Further,
+        }
+    }
+
+    /// Whether the store has gone back behind what is known.
+    pub(super) fn is_newer_than(&self, revision: i64) -> bool {
+        self.revision > revision
     }
 
     /// The cluster; `None` before `cluster init`.
