@@ -27,6 +27,30 @@ pub(super) struct Facts<'a> {
     pub(super) mtu: u16,
 }
 
+/// An etcd address inside the cluster network: the way to the store would lead through the tunnel that needs the store.
+pub(super) fn registry_inside(config: &Config, networks: &BTreeSet<IpNet>) -> Option<String> {
+    let endpoints = config.etcd.iter().flat_map(|etcd| &etcd.endpoints);
+    let inside = endpoints.filter_map(|url| {
+        let address = address_of(url)?;
+        let network = networks.iter().find(|network| network.contains(&address))?;
+        Some(format!(
+            "etcd.endpoints: {address} is inside the cluster network {network}: the tunnel would carry the registry that \
+             it depends on; give etcd an address outside of it"
+        ))
+    });
+    inside.min()
+}
+
+/// The address in a URL; `None` for names, which are not looked up here.
+fn address_of(url: &str) -> Option<IpAddr> {
+    let authority = url.split_once("://")?.1.split('/').next()?;
+    let host = match authority.strip_prefix('[') {
+        Some(v6) => v6.split(']').next()?,
+        None => authority.rsplit_once(':').map_or(authority, |(host, _)| host),
+    };
+    host.parse().ok()
+}
+
 /// What the host should be.
 pub(super) fn desired(facts: &Facts<'_>) -> Desired {
     let overlay = &facts.config.overlay;
@@ -66,4 +90,20 @@ fn networks(facts: &Facts<'_>) -> BTreeSet<IpNet> {
 fn proven(facts: &Facts<'_>) -> BTreeSet<IpNet> {
     let stands = facts.peers.iter().filter(|(name, _)| facts.proven.contains(*name));
     stands.flat_map(|(_, peer)| peer.cidrs.iter().copied()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_with_an_address_says_which() {
+        for (url, address) in [
+            ("http://192.0.2.1:2379", Some("192.0.2.1")),
+            ("https://[fd00::1]:2379/", Some("fd00::1")),
+            ("https://etcd.example:2379", None),
+        ] {
+            assert_eq!(address_of(url), address.map(|address| address.parse().unwrap()), "{url}");
+        }
+    }
 }

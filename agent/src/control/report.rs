@@ -4,6 +4,7 @@ use warren_overlay::mesh::Enforcement;
 use warren_overlay::mesh::Origin;
 
 use super::Control;
+use super::desired::registry_inside;
 use crate::admin::Request;
 use crate::config::Mode;
 use crate::dataplane::PeerReport;
@@ -109,7 +110,8 @@ impl Control {
         });
         let held = self.held.iter().cloned();
         let host = self.host_problem.iter().chain(&self.host_problems).cloned();
-        host.chain(registries).chain(silent).chain(held).collect()
+        let inside = registry_inside(&self.config, &self.cluster().networks);
+        host.chain(inside).chain(registries).chain(silent).chain(held).collect()
     }
 }
 

@@ -11,7 +11,7 @@ use warren_crypto::tunnel::Identity;
 use warren_overlay::hold::Hold;
 use warren_overlay::mesh::{self, Mesh};
 
-use super::desired::{Facts, desired, overhead};
+use super::desired::{Facts, desired, overhead, registry_inside};
 use super::reconcile::{fallback, own};
 use super::{Control, Error};
 use crate::config::{Config, Mode};
@@ -114,6 +114,9 @@ fn guard_first(
     let (snapshot, fallback) = (cached.snapshot.as_ref(), fallback(config));
     let mesh = mesh::compute(&own, snapshot, &config.static_peers(), &cached.ownership, &fallback);
     let cluster = snapshot.and_then(|snapshot| snapshot.cluster.clone()).unwrap_or(fallback);
+    if let Some(problem) = registry_inside(config, &cluster.networks) {
+        return Err(Error::Host(problem));
+    }
     let desired = desired(&Facts {
         config,
         cluster: &cluster,
