@@ -322,9 +322,11 @@ fn preshared_key(file: Option<Spanned<String>>, peer: &NodeName) -> Checked<Opti
 fn log(raw: RawLog) -> Checked<Log> {
     let format = word(raw.format, "log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)])?;
     let Some(level) = raw.level else { return Ok(Log { level: "info".to_owned(), format }) };
+    // EnvFilter takes any word for a target's name.
+    let plausible = !level.get_ref().contains(char::is_whitespace);
     match tracing_subscriber::EnvFilter::try_new(level.get_ref()) {
-        Ok(_) => Ok(Log { level: level.into_inner(), format }),
-        Err(_) => fault(&level, format!("log.level: {:?} is none of error, warn, info, debug, trace", level.get_ref())),
+        Ok(_) if plausible => Ok(Log { level: level.into_inner(), format }),
+        _ => fault(&level, format!("log.level: {:?} is none of error, warn, info, debug, trace", level.get_ref())),
     }
 }
 
