@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use tokio::sync::{mpsc, watch};
 use warren_crypto::PublicKey;
 use warren_crypto::tunnel::Identity;
@@ -14,7 +15,7 @@ use warren_overlay::mesh::{self, Mesh};
 use super::desired::{Facts, desired, overhead, registry_inside};
 use super::reconcile::{fallback, own};
 use super::{Control, Error};
-use crate::config::{Config, Mode};
+use crate::config::{Cidrs, Config, Mode};
 use crate::dataplane::{self, Dataplane};
 use crate::host::{Host, Underlay};
 use crate::registry::cache::{Cache, Cached};
@@ -33,10 +34,11 @@ impl Control {
         check(&config)?;
         let requests = admin::serve(&config.node.run_dir).map_err(|error| Error::Admin(error.to_string()))?;
         let mut host = Host::open(&config.node.state_dir).map_err(host_error)?;
-        let underlay = host.discover(config.underlay.devices.as_ref()).await.map_err(host_error)?;
+        let cached = load_cache(&config);
+        let found = host.discover(config.underlay.devices.as_ref()).await.map_err(host_error)?;
+        let underlay = without_pods(&config, &cached, found);
         let node_addresses = config.node.addresses.clone().unwrap_or_else(|| underlay.addresses());
         let mtu = inner_mtu(&config, &underlay, &node_addresses);
-        let cached = load_cache(&config);
         let workers = workers(&config);
         let (publish, published) = watch::channel(None);
         let (events_in, events) = mpsc::channel(EVENTS);
@@ -128,6 +130,25 @@ fn guard_first(
         mtu,
     });
     host.guard(&desired).map(|_| ()).map_err(host_error)
+}
+
+/// The underlay without the devices on which Pods live: those that have none of the node's addresses, where these are
+/// given, or only addresses of the overlay. The guard would cut the Pods off.
+fn without_pods(config: &Config, cached: &Cached, mut underlay: Underlay) -> Underlay {
+    if config.underlay.devices.is_some() {
+        return underlay;
+    }
+    let cluster = cached.snapshot.as_ref().and_then(|snapshot| snapshot.cluster.as_ref());
+    let mut overlay: Vec<IpNet> = cluster.iter().flat_map(|cluster| &cluster.networks).copied().collect();
+    overlay.extend(&config.overlay.networks);
+    if let Cidrs::Listed(cidrs) = &config.node.cidrs {
+        overlay.extend(cidrs);
+    }
+    underlay.devices.retain(|_, device| match &config.node.addresses {
+        Some(own) => !device.addresses.is_disjoint(own),
+        None => device.addresses.iter().any(|address| !overlay.iter().any(|network| network.contains(address))),
+    });
+    underlay
 }
 
 fn host_error(error: impl std::fmt::Display) -> Error {
