@@ -1,5 +1,7 @@
 //! The forwarder from end to end in memory: frames in, datagrams, frames out, with a session that only counts.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::net::IpAddr;
 
 use ipnet::IpNet;

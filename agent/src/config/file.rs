@@ -65,7 +65,9 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
         let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.mode() & 0o777);
         if mode & 0o077 != 0 {
             let path = path.display();
-            return Err(error(format!("holds a password and is readable by others (mode {mode:o}): `chmod 600 {path}`")));
+            return Err(error(format!(
+                "holds a password and is readable by others (mode {mode:o}): `chmod 600 {path}`"
+            )));
         }
     }
     config.path = Some(path.to_owned());
