@@ -2,12 +2,15 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is where the program speaks to people")]
 
 mod keys;
+mod say;
 mod show;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use say::say;
 
 use crate::admin::{self, Answer, Question};
 use crate::config::{self, Config};
@@ -87,8 +90,9 @@ struct Overrides {
     /// Node name (`node.name`).
     #[arg(long, env = "WARREN_NODE_NAME")]
     node_name: Option<String>,
+    // Kubernetes sets WARREN_PORT beside a Service named warren.
     /// UDP port (`underlay.port`).
-    #[arg(long, env = "WARREN_PORT")]
+    #[arg(long, env = "WARREN_UNDERLAY_PORT")]
     port: Option<u16>,
     /// Data-path threads, 0 for one per core (`workers.count`).
     #[arg(long, env = "WARREN_WORKERS")]
@@ -152,16 +156,19 @@ fn load(path: &std::path::Path, overrides: &Overrides) -> Result<Config, String>
         count => config.workers.count = count.unwrap_or(config.workers.count),
     }
     if let Some(level) = &overrides.log_level {
+        if !log::is_level(level) {
+            return Err(format!("--log-level {level:?}: is none of {}", log::LEVELS));
+        }
         config.log.level.clone_from(level);
     }
     Ok(config)
 }
 
 fn up(config: Config) -> Result<u8, String> {
-    log::init(&config.log)?;
     // No core file and no debugger of another user ever sees a key.
     let _ = nix::sys::prctl::set_dumpable(false);
     let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);
+    log::init(&config.log)?;
     control::run(config).map(|()| OK).map_err(|error| error.to_string())
 }
 
@@ -178,7 +185,7 @@ fn cleanup(config: &Config) -> Result<u8, String> {
         host.cleanup(&config.overlay.device, config.overlay.table).await
     });
     for what in removed.map_err(|error| error.to_string())? {
-        println!("removed {what}");
+        say(format_args!("removed {what}"));
     }
     let _ = std::fs::remove_file(config.node.run_dir.join(admin::SOCKET));
     Ok(OK)
@@ -186,8 +193,8 @@ fn cleanup(config: &Config) -> Result<u8, String> {
 
 fn guard(config: &Config) -> Result<u8, String> {
     match crate::host::guard::load_saved(&config.node.state_dir) {
-        Ok(true) => println!("the guard is loaded"),
-        Ok(false) => println!("no guard was saved in {}: the agent has not run yet", config.node.state_dir.display()),
+        Ok(true) => say("the guard is loaded"),
+        Ok(false) => say(format_args!("no guard was saved in {}: the agent has not run yet", config.node.state_dir.display())),
         Err(error) => return Err(error.to_string()),
     }
     Ok(OK)
@@ -204,7 +211,7 @@ fn ask(path: &std::path::Path, question: &Question, output: Output) -> Result<u8
         Answer::Status(status) => show::status(&status, output),
         Answer::Verify(verify) => show::verify(&verify, output),
         Answer::Done(what) => {
-            println!("{what}");
+            say(what);
             Ok(OK)
         }
         Answer::Failed(why) => Err(why),

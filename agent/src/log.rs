@@ -4,6 +4,20 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
 
+/// What a level may be, for error messages.
+pub const LEVELS: &str = "error, warn, info, debug, trace, or filters as \"info,warren_agent::host=debug\"";
+
+/// Whether the text is a level or a list of filters. [`EnvFilter`] alone takes a misspelt level for the name of a
+/// target, and says nothing ever after.
+pub fn is_level(text: &str) -> bool {
+    let is_word = |word: &str| !word.is_empty() && word.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
+    let is_part = |part: &str| match part.split_once('=') {
+        Some((target, word)) => !target.is_empty() && !target.contains(char::is_whitespace) && is_word(word),
+        None => is_word(part),
+    };
+    text.split(',').all(is_part) && EnvFilter::try_new(text).is_ok()
+}
+
 /// Starts logging. boringtun's own lines are left out: it calls an idle peer an error.
 ///
 /// # Errors
@@ -18,4 +32,19 @@ pub fn init(config: &Log) -> Result<(), String> {
         LogFormat::Json => builder.json().try_init(),
     };
     started.map_err(|error| format!("logging cannot start: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_level_is_no_level() {
+        for good in ["info", "WARN", "off", "info,warren_agent::host=debug"] {
+            assert!(is_level(good), "{good}");
+        }
+        for bad in ["", "inof", "info,", "=debug", "info, warren_agent=debug x", "warren_agent=lots"] {
+            assert!(!is_level(bad), "{bad}");
+        }
+    }
 }

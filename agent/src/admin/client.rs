@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub enum ClientError {
     /// Nobody listens.
     #[error(
-        "no agent answers on {path} ({cause}): start it with `warren up --config FILE`, or name its directory with --run-dir"
+        "no agent answers on {path} ({cause}): start it with `warren up --config FILE`, or name its configuration with --config FILE"
     )]
     Unreachable {
         /// The socket.

@@ -1,6 +1,6 @@
 //! What people and programs read.
 
-use super::{DEGRADED, FAILED, OK, Output};
+use super::{DEGRADED, FAILED, OK, Output, say};
 use crate::admin::Verify;
 use crate::config::{Cidrs, Config};
 use crate::preflight::Finding;
@@ -9,9 +9,9 @@ use crate::status::{PeerStatus, Status};
 /// The agent on one screen; 1 when something is wrong.
 pub(super) fn status(status: &Status, output: Output) -> Result<u8, String> {
     if output == Output::Json {
-        println!("{}", serde_json::to_string(status).map_err(|error| error.to_string())?);
+        say(serde_json::to_string(status).map_err(|error| error.to_string())?);
     } else {
-        print!("{}", screen(status));
+        say(screen(status).trim_end());
     }
     Ok(if status.ready && status.problems.is_empty() { OK } else { DEGRADED })
 }
@@ -92,19 +92,19 @@ fn bytes(n: u64) -> String {
 /// What was verified; 2 when traffic to the peer is not encrypted.
 pub(super) fn verify(verify: &Verify, output: Output) -> Result<u8, String> {
     if output == Output::Json {
-        println!("{}", serde_json::to_string(verify).map_err(|error| error.to_string())?);
+        say(serde_json::to_string(verify).map_err(|error| error.to_string())?);
     } else {
         let yes = |is: bool| if is { "yes" } else { "NO" };
-        println!("peer        {}", verify.peer);
-        println!("lookup      {}: {}", verify.destination, verify.route);
-        println!("in tunnel   {}", yes(verify.via_tunnel));
-        println!("session     {}", yes(verify.session));
+        say(format_args!("peer        {}", verify.peer));
+        say(format_args!("lookup      {}: {}", verify.destination, verify.route));
+        say(format_args!("in tunnel   {}", yes(verify.via_tunnel)));
+        say(format_args!("session     {}", yes(verify.session)));
         match verify.rtt_ms {
-            Some(rtt) => println!("handshake   {rtt:.2} ms"),
-            None => println!("handshake   not measured"),
+            Some(rtt) => say(format_args!("handshake   {rtt:.2} ms")),
+            None => say("handshake   not measured"),
         }
-        println!("encrypted   {}", yes(verify.encrypted));
-        println!("{}", verify.detail);
+        say(format_args!("encrypted   {}", yes(verify.encrypted)));
+        say(&verify.detail);
     }
     Ok(if verify.encrypted { OK } else { FAILED })
 }
@@ -112,7 +112,7 @@ pub(super) fn verify(verify: &Verify, output: Output) -> Result<u8, String> {
 /// What the host lacks; 2 when the agent cannot run.
 pub(super) fn findings(findings: &[Finding]) -> u8 {
     for finding in findings {
-        println!("{} {finding}", if finding.ok { "ok  " } else { "LACK" });
+        say(format_args!("{} {finding}", if finding.ok { "ok  " } else { "LACK" }));
     }
     if findings.iter().any(Finding::is_fatal) {
         return FAILED;
@@ -127,13 +127,13 @@ pub(super) fn config(config: &Config) -> u8 {
         Cidrs::Listed(list) if list.is_empty() && config.etcd.is_some() => "what is allocated to it".to_owned(),
         Cidrs::Listed(list) => or_none(&list.iter().map(ToString::to_string).collect::<Vec<_>>()),
     };
-    println!("node {} with CIDRs: {cidrs}", config.node.name);
-    println!("device {}, UDP port {}", config.overlay.device, config.underlay.port);
+    say(format_args!("node {} with CIDRs: {cidrs}", config.node.name));
+    say(format_args!("device {}, UDP port {}", config.overlay.device, config.underlay.port));
     match &config.etcd {
-        Some(etcd) => println!("registry: etcd at {}, cluster {}", etcd.endpoints.join(", "), etcd.cluster),
-        None => println!("registry: this file alone"),
+        Some(etcd) => say(format_args!("registry: etcd at {}, cluster {}", etcd.endpoints.join(", "), etcd.cluster)),
+        None => say("registry: this file alone"),
     }
-    println!("{} static peers", config.peers.len());
-    println!("the configuration is valid");
+    say(format_args!("{} static peers", config.peers.len()));
+    say("the configuration is valid");
     OK
 }

@@ -15,7 +15,7 @@ use warren_overlay::record::NodeName;
 use super::explain;
 use super::raw::{Auto, RawEtcd, RawFile, RawLog, RawNode, RawOverlay, RawPeer, RawUnderlay, RawWorkers};
 use super::{Cidrs, Config, Etcd, Log, LogFormat, Mode, Node, Offload, Overlay, Password, Peer, Underlay, Workers};
-use crate::keyfile;
+use crate::{keyfile, log};
 
 /// What is wrong with the configuration: where, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -324,12 +324,10 @@ fn preshared_key(file: Option<Spanned<String>>, peer: &NodeName) -> Checked<Opti
 fn log(raw: RawLog) -> Checked<Log> {
     let format = word(raw.format, "log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)])?;
     let Some(level) = raw.level else { return Ok(Log { level: "info".to_owned(), format }) };
-    // EnvFilter takes any word for a target's name.
-    let plausible = !level.get_ref().contains(char::is_whitespace);
-    match tracing_subscriber::EnvFilter::try_new(level.get_ref()) {
-        Ok(_) if plausible => Ok(Log { level: level.into_inner(), format }),
-        _ => fault(&level, format!("log.level: {:?} is none of error, warn, info, debug, trace", level.get_ref())),
+    if log::is_level(level.get_ref()) {
+        return Ok(Log { level: level.into_inner(), format });
     }
+    fault(&level, format!("log.level: {:?} is none of {}", level.get_ref(), log::LEVELS))
 }
 
 /// A number in its bounds.

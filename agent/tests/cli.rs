@@ -1,0 +1,204 @@
+//! The program as people and scripts call it: what it prints, how it exits, what it keeps to itself.
+
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// `warren`, with nothing of our own environment that could speak to it.
+fn warren() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_warren"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WARREN_")) {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+fn run<A: AsRef<OsStr>>(args: &[A]) -> Output {
+    warren().args(args).output().expect("the program was built")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[track_caller]
+fn exits(output: &Output, code: i32) {
+    assert_eq!(output.status.code(), Some(code), "{}{}", text(&output.stdout), text(&output.stderr));
+}
+
+fn with_input(mut command: Command, input: &str) -> Output {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads");
+    child.wait_with_output().expect("it ends")
+}
+
+/// A folder with a configuration in it.
+struct Setup(TempDir);
+
+impl Setup {
+    fn new(text: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let setup = Self(folder);
+        fs::write(setup.file(), text).expect("written");
+        setup
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn file(&self) -> PathBuf {
+        self.path().join("warren.toml")
+    }
+
+    fn secret(&self, name: &str, content: &str, mode: u32) -> PathBuf {
+        let path = self.path().join(name);
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&path).expect("made");
+        file.write_all(content.as_bytes()).expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("mode");
+        path
+    }
+
+    fn run(&self, command: &str) -> Output {
+        run(&[OsStr::new(command), OsStr::new("--config"), self.file().as_os_str()])
+    }
+}
+
+#[test]
+fn a_new_key_and_its_public_half_are_those_of_wg() {
+    let key = run(&["keygen"]);
+    exits(&key, 0);
+    let key = text(&key.stdout);
+    assert_eq!(key.trim_end().len(), 44);
+    assert_ne!(key, text(&run(&["keygen"]).stdout), "two keys are alike");
+    let mut pubkey = warren();
+    pubkey.arg("pubkey");
+    let ours = with_input(pubkey, &key);
+    exits(&ours, 0);
+    let mut wg = Command::new("wg");
+    wg.arg("pubkey");
+    if Command::new("wg").arg("--version").output().is_ok() {
+        assert_eq!(text(&ours.stdout), text(&with_input(wg, &key).stdout));
+    }
+    // RFC 7748, section 6.1: Alice's pair.
+    let mut alice = warren();
+    alice.arg("pubkey");
+    let public = with_input(alice, "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=\n");
+    assert_eq!(text(&public.stdout).trim_end(), "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=");
+}
+
+#[test]
+fn what_is_no_key_is_refused_without_being_repeated() {
+    let mut pubkey = warren();
+    pubkey.arg("pubkey");
+    let refused = with_input(pubkey, "hunter2hunter2\n");
+    exits(&refused, 2);
+    assert!(!text(&refused.stderr).contains("hunter2") && refused.stdout.is_empty());
+}
+
+#[test]
+fn a_wrong_command_line_exits_with_64_and_help_with_0() {
+    for wrong in [&["fly"][..], &["verify"], &["status", "-o", "xml"], &["up", "--port", "many"], &[]] {
+        exits(&run(wrong), 64);
+    }
+    for right in [&["--help"][..], &["--version"], &["up", "--help"], &["cluster", "--help"], &["mesh", "--help"]] {
+        exits(&run(right), 0);
+    }
+    assert!(text(&run(&["--version"]).stdout).starts_with(concat!("warren ", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn a_reader_that_goes_away_makes_no_panic_and_a_full_disk_is_a_failure() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let gone = warren().arg("keygen").stdout(writer).output().expect("it runs");
+    exits(&gone, 0);
+    assert!(gone.stderr.is_empty());
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+    let full = warren().arg("keygen").stdout(full).stderr(Stdio::piped()).output().expect("it runs");
+    exits(&full, 2);
+    assert!(text(&full.stderr).contains("standard output"));
+}
+
+#[test]
+fn without_an_agent_its_questions_exit_with_2_and_say_what_to_do() {
+    let setup = Setup::new("");
+    fs::write(setup.file(), format!("[node]\nrun_dir = \"{}\"\n", setup.path().display())).expect("written");
+    for question in ["status", "leave"] {
+        let asked = setup.run(question);
+        exits(&asked, 2);
+        assert!(text(&asked.stderr).contains("start it with `warren up"), "{}", text(&asked.stderr));
+        assert!(asked.stdout.is_empty());
+    }
+}
+
+#[test]
+fn a_wrong_file_exits_with_2_and_names_file_line_and_key() {
+    let setup = Setup::new("[overlay]\nmode = \"pod\"\n");
+    for command in ["check-config", "up", "preflight", "cleanup", "guard", "status"] {
+        let checked = setup.run(command);
+        exits(&checked, 2);
+        let expected = format!("{}:2:8: overlay.mode: \"pod\" is not one of", setup.file().display());
+        assert!(text(&checked.stderr).contains(&expected), "{command}: {}", text(&checked.stderr));
+    }
+}
+
+#[test]
+fn a_flag_wins_over_the_environment() {
+    let setup = Setup::new("");
+    let with = |name: &str, level: &str| {
+        let mut command = warren();
+        command.args(["up", "--node-name", name, "--config"]).arg(setup.file()).env("WARREN_NODE_NAME", "ENV");
+        command.env("WARREN_LOG", level).output().expect("it runs")
+    };
+    assert!(text(&with("FLAG", "info").stderr).contains("--node-name \"FLAG\""));
+    assert!(text(&with("node-a", "inof").stderr).contains("--log-level \"inof\": is none of error, warn"));
+}
+
+#[test]
+fn the_variables_that_kubernetes_sets_beside_a_service_harm_nothing() {
+    let setup = Setup::new("[overlay]\nmode = \"pod\"\n");
+    let mut up = warren();
+    up.args(["up", "--config"]).arg(setup.file());
+    up.env("WARREN_PORT", "tcp://10.96.0.9:51840").env("WARREN_SERVICE_HOST", "10.96.0.9");
+    exits(&up.output().expect("it runs"), 2);
+}
+
+#[test]
+fn secrets_that_others_may_read_are_refused_and_no_secret_is_printed() {
+    const PSK: &str = "/9tf3hunter2hunter2hunter2hunter2hunter2huA=";
+    const PEER: &str = "[[peer]]\nname = \"b\"\npublic_key = \"oFQbHDFmKH6PEYzwMPfxCXCQfBYwYGVAcQOqgGWDiGo=\"\n";
+    let setup = Setup::new("");
+    let write = |psk: &Path, password: &Path| {
+        let etcd = "[etcd]\nendpoints = [\"http://127.0.0.1:2379\"]\nusername = \"u\"\n";
+        let (psk, password) = (psk.display(), password.display());
+        let text = format!("{etcd}password_file = \"{password}\"\n{PEER}preshared_key_file = \"{psk}\"\n");
+        fs::write(setup.file(), text).expect("written");
+        setup.run("check-config")
+    };
+    let (psk, open_psk) = (setup.secret("psk", PSK, 0o600), setup.secret("open-psk", PSK, 0o644));
+    let (password, open_password) =
+        (setup.secret("password", "hunter2", 0o600), setup.secret("open-password", "hunter2", 0o640));
+    let garbled = setup.secret("garbled-psk", "hunter2", 0o600);
+    let outcomes = [
+        (write(&psk, &password), 0, "the configuration is valid"),
+        (write(&open_psk, &password), 2, "chmod 600"),
+        (write(&psk, &open_password), 2, "etcd.password_file"),
+        (write(&garbled, &password), 2, "peer.preshared_key_file of b"),
+        (write(&setup.path().join("none"), &password), 2, "peer.preshared_key_file of b"),
+    ];
+    for (outcome, code, words) in outcomes {
+        exits(&outcome, code);
+        let said = text(&outcome.stdout) + &text(&outcome.stderr);
+        assert!(said.contains(words) && !said.contains("hunter2"), "{said}");
+    }
+}
