@@ -194,7 +194,9 @@ fn cleanup(config: &Config) -> Result<u8, String> {
 fn guard(config: &Config) -> Result<u8, String> {
     match crate::host::guard::load_saved(&config.node.state_dir) {
         Ok(true) => say("the guard is loaded"),
-        Ok(false) => say(format_args!("no guard was saved in {}: the agent has not run yet", config.node.state_dir.display())),
+        Ok(false) => {
+            say(format_args!("no guard was saved in {}: the agent has not run yet", config.node.state_dir.display()))
+        }
         Err(error) => return Err(error.to_string()),
     }
     Ok(OK)

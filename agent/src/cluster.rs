@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use warren_overlay::mesh::{Cluster, Enforcement};
 use warren_overlay::record::NodeName;
 
+use crate::cli::say;
 use crate::config::{Config, Etcd};
 use crate::registry::etcd::{self, AllocateError, Keys, Want};
 
@@ -75,6 +76,9 @@ enum Verb {
     Release {
         /// The node.
         name: NodeName,
+        /// Prefix of its that the store no longer knows of, but agents still remember; may be given several times.
+        #[arg(long = "cidr", value_name = "CIDR")]
+        forgotten: Vec<IpNet>,
     },
 }
 
@@ -95,7 +99,7 @@ pub fn run(command: Command, config: impl FnOnce() -> Result<Config, String>) ->
                 init(&mut client, &keys, wanted, change).await
             }
             Verb::AddNode(args) => add_node::run(&mut client, &keys, &etcd, args).await,
-            Verb::Release { name } => release(&mut client, &keys, &name).await,
+            Verb::Release { name, forgotten } => release(&mut client, &keys, &name, &forgotten).await,
         }
     })?;
     Ok(0)
@@ -120,15 +124,19 @@ async fn init(client: &mut Client, keys: &Keys, mut wanted: Cluster, change: boo
         wanted.id = existing.as_ref().map_or_else(|| access::random_word(16), |existing| existing.id.clone());
     }
     if existing.as_ref() == Some(&wanted) {
-        println!("the cluster is already set up like this");
+        say("the cluster is already set up like this");
         return Ok(());
     }
     if existing.is_some() && !change {
         return Err("the cluster is already set up in another way; add --change to change it".to_owned());
     }
-    let text = serde_json::to_vec(&wanted).map_err(|error| error.to_string())?;
-    client.put(keys.cluster(), text, None).await.map_err(|error| denied(&error))?;
-    println!("the cluster is set up; add nodes with `warren cluster add-node NAME`");
+    if existing.is_some() {
+        let text = serde_json::to_vec(&wanted).map_err(|error| error.to_string())?;
+        client.put(keys.cluster(), text, None).await.map_err(|error| denied(&error))?;
+    } else if !etcd::put_cluster(client, keys, &wanted).await.map_err(|error| denied(&error))? {
+        return Err("somebody else set the cluster up at this moment; run this again to compare".to_owned());
+    }
+    say("the cluster is set up; add nodes with `warren cluster add-node NAME`");
     Ok(())
 }
 
@@ -138,12 +146,12 @@ async fn cluster(client: &mut Client, keys: &Keys) -> Result<Option<Cluster>, St
     serde_json::from_slice(value.value()).map(Some).map_err(|error| format!("{} is damaged: {error}", keys.cluster()))
 }
 
-async fn release(client: &mut Client, keys: &Keys, name: &NodeName) -> Result<(), String> {
-    let released = etcd::release(client, keys, name).await.map_err(|error| error.to_string())?;
+async fn release(client: &mut Client, keys: &Keys, name: &NodeName, forgotten: &[IpNet]) -> Result<(), String> {
+    let released = etcd::release(client, keys, name, forgotten).await.map_err(|error| error.to_string())?;
     access::remove_user(client, name).await?;
     match released.as_slice() {
-        [] => println!("{name} had no CIDRs; whatever else it had is gone"),
-        cidrs => println!("released {}", cidrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+        [] => say(format_args!("{name} had no CIDRs; whatever else it had is gone")),
+        cidrs => say(format_args!("released {}", cidrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))),
     }
     Ok(())
 }

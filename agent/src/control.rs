@@ -25,6 +25,7 @@ use crate::admin;
 use crate::config::Config;
 use crate::dataplane::Dataplane;
 use crate::host::Host;
+use crate::registry::cache::Cached;
 use crate::registry::{self, Health};
 
 /// How often the control plane looks at its tunnels, deadlines and counters.
@@ -82,6 +83,8 @@ struct Control {
     statics: Vec<StaticPeer>,
     snapshot: Option<Arc<Snapshot>>,
     ownership: Ownership,
+    /// What is on disk.
+    remembered: Cached,
     mesh: Mesh,
     /// The peers in force: the mesh after grace and brake.
     peers: BTreeMap<NodeName, PeerSpec>,
@@ -168,6 +171,7 @@ impl Control {
     async fn repair(&mut self) {
         while self.changes.try_recv().is_ok() {}
         self.path_mtus.clear();
+        self.next_check = Instant::now();
         let writes = self.apply_host().await;
         if writes > 0 {
             self.repairs += u64::from(writes);

@@ -189,6 +189,13 @@ impl Drop for Dataplane {
 }
 
 fn thread(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    let body = move || {
+        // Half a data path would look alive and lose what is steered to the other half. The guard outlives the process.
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).is_err() {
+            tracing::error!("a thread of the data path panicked; the agent ends");
+            std::process::abort();
+        }
+    };
     std::thread::Builder::new().name(name).spawn(body)
 }
 

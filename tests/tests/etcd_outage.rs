@@ -93,15 +93,11 @@ fn a_prefix_stays_with_its_node_when_a_wiped_store_gives_it_to_another() {
     let mesh = &mut EtcdMesh::start(Plan::default(), 2);
     mesh.assert_connected();
     mesh.etcd.wipe();
-    mesh.etcd.init(&mesh.lab, &[]);
-    let thief = mesh.lab.node();
-    let finished = mesh.etcd.cluster(&["add-node", &thief.name, "--cidr", "10.42.2.0/24"]);
-    assert!(finished.success(), "{}", finished.said());
-    let mut settings = mesh.etcd.settings(&thief);
-    settings.list("node", "cidrs", ["10.42.2.0/24"]);
-    let _agent = thief.start(&settings);
-    mesh.agents[0].until("the thief's claim is refused", |status| {
-        status.value()["refusals"].to_string().contains("10.42.2.0/24")
+    let back = |etcd: &Etcd| etcd.ctl(&["get", "--prefix", "/warren/lab/v1/cluster"]).contains("networks");
+    eventually(30, "an agent puts the cluster back", || back(&mesh.etcd).then_some(()));
+    mesh.etcd.put(&mesh.etcd.allocation_key("10.42.2.128/25"), &mesh.etcd.allocation_value("thief"));
+    mesh.agents[0].within(30, "the thief's claim is refused", |status| {
+        status.value()["refusals"].to_string().contains("10.42.2.128/25")
     });
     holds_for(3, "the prefix stays with its node", || ping(mesh.pods[0].namespace(), mesh.pods[1].address()));
     mesh.sniffer.assert_encrypted();

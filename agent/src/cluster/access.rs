@@ -6,7 +6,7 @@ use warren_overlay::record::NodeName;
 
 use super::Access;
 use crate::config::{Config, Etcd};
-use crate::registry::etcd::Keys;
+use crate::registry::etcd::{Keys, end_of};
 
 /// The flags, and for what they leave open the configuration file.
 pub(super) fn resolve(access: Access, config: impl FnOnce() -> Result<Config, String>) -> Result<Etcd, String> {
@@ -64,10 +64,7 @@ pub(super) async fn add_user(client: &mut Client, keys: &Keys, name: &NodeName) 
     let refused = |what: &str, error: etcd_client::Error| format!("etcd user {user}: {what}: {error}");
     remove_user(client, name).await?;
     client.role_add(user.clone()).await.map_err(|error| refused("the role", error))?;
-    let mut end = keys.prefix().as_bytes().to_vec();
-    if let Some(last) = end.last_mut() {
-        *last += 1;
-    }
+    let end = end_of(keys.prefix());
     for permission in [Permission::read(keys.prefix()).with_range_end(end), Permission::read_write(keys.node(name))] {
         client.role_grant_permission(user.clone(), permission).await.map_err(|error| refused("its rights", error))?;
     }

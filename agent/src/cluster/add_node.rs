@@ -1,5 +1,6 @@
 //! `warren cluster add-node NAME`: CIDRs, a user where the store has users, and one file to carry to the host.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use etcd_client::Client;
@@ -37,7 +38,7 @@ pub(super) async fn run(client: &mut Client, keys: &Keys, etcd: &Etcd, args: Arg
     let mut cidrs = Vec::new();
     if !args.no_cidr {
         for want in wants(&args.cidrs, &cluster.networks, (args.cidr_length, args.cidr_length_v6)) {
-            let given = etcd::allocate(client, keys, &args.name, &want, &cluster.networks).await;
+            let given = etcd::allocate(client, keys, &args.name, &want, &cluster.networks, &BTreeMap::new()).await;
             cidrs.push(given.map_err(|error| explain(&error))?);
         }
     }

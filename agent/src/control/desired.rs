@@ -89,7 +89,10 @@ fn networks(facts: &Facts<'_>) -> BTreeSet<IpNet> {
 
 fn proven(facts: &Facts<'_>) -> BTreeSet<IpNet> {
     let stands = facts.peers.iter().filter(|(name, _)| facts.proven.contains(*name));
-    stands.flat_map(|(_, peer)| peer.cidrs.iter().copied()).collect()
+    let prefixes = |peer: &PeerSpec| -> Vec<IpNet> {
+        peer.cidrs.iter().copied().chain(peer.addresses.iter().map(|address| IpNet::from(*address))).collect()
+    };
+    stands.flat_map(|(_, peer)| prefixes(peer)).collect()
 }
 
 #[cfg(test)]

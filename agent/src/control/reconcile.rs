@@ -30,7 +30,7 @@ impl Control {
         self.vanished = effective.vanished.into_keys().collect();
         self.held = effective.held;
         self.deadline = effective.next_deadline.map(|(at, _)| at);
-        self.peers = self.on_their_paths(effective.peers).await;
+        self.peers = self.on_their_paths(without_ours(effective.peers, &mesh.own_cidrs)).await;
         self.ownership = mesh.ownership.clone();
         self.mesh = mesh;
         // Routes before tunnels would blackhole for a moment, tunnels before routes do nothing: tunnels first.
@@ -136,11 +136,15 @@ impl Control {
     }
 
     /// Keeps the last good mesh on disk, when a store feeds it.
-    fn remember(&self) {
+    fn remember(&mut self) {
         if self.config.etcd.is_none() || self.snapshot.is_none() {
             return;
         }
         let cached = Cached { snapshot: self.snapshot.as_deref().cloned(), ownership: self.ownership.clone() };
+        if self.remembered == cached {
+            return;
+        }
+        self.remembered.clone_from(&cached);
         if let Err(error) = Cache::store(&self.config.node.state_dir, &cached) {
             tracing::warn!(%error, "a reboot while the store is down would find no mesh");
         }
@@ -182,6 +186,14 @@ impl Control {
             .clone()
             .unwrap_or_else(|| self.node_addresses.iter().map(|address| SocketAddr::new(*address, port)).collect())
     }
+}
+
+/// A peer that is only kept must not bring along what has become this node's own.
+fn without_ours(mut peers: BTreeMap<NodeName, PeerSpec>, own: &BTreeSet<IpNet>) -> BTreeMap<NodeName, PeerSpec> {
+    for peer in peers.values_mut() {
+        peer.cidrs.retain(|cidr| !own.iter().any(|own| own.contains(cidr) || cidr.contains(own)));
+    }
+    peers
 }
 
 /// This node, as far as the mesh is concerned.

@@ -40,7 +40,10 @@ impl Control {
             cidrs: self.mesh.own_cidrs.iter().map(ToString::to_string).collect(),
             enforcement: enforcement(self.cluster().enforcement).to_owned(),
             mode: mode(self.config.overlay.mode).to_owned(),
-            ready: guard.active && self.host_problem.is_none() && self.host_problems.is_empty(),
+            ready: guard.active
+                && !self.underlay_devices.is_empty()
+                && self.host_problem.is_none()
+                && self.host_problems.is_empty(),
             workers: self.workers as u16,
             offloads: self.dataplane.offloads().iter().map(|name| (*name).to_owned()).collect(),
             registries: self.registries(),
@@ -111,7 +114,11 @@ impl Control {
         let held = self.held.iter().cloned();
         let host = self.host_problem.iter().chain(&self.host_problems).cloned();
         let inside = registry_inside(&self.config, &self.cluster().networks);
-        host.chain(inside).chain(registries).chain(silent).chain(held).collect()
+        let unguarded = self
+            .underlay_devices
+            .is_empty()
+            .then(|| "no underlay device was found, so the guard watches none: set underlay.devices".to_owned());
+        host.chain(unguarded).chain(inside).chain(registries).chain(silent).chain(held).collect()
     }
 }
 

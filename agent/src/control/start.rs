@@ -56,6 +56,7 @@ impl Control {
             statics: config.static_peers(),
             snapshot: cached.snapshot.map(Arc::new),
             ownership: cached.ownership,
+            remembered: Cached::default(),
             mesh: Mesh::default(),
             peers: BTreeMap::new(),
             path_mtus: BTreeMap::new(),
@@ -92,7 +93,8 @@ impl Control {
     ) {
         if let Some(etcd) = self.config.etcd.clone() {
             let (node, cidrs) = (self.config.node.name.clone(), self.config.node.cidrs.clone());
-            let known = self.snapshot.as_ref().and_then(|snapshot| snapshot.cluster.clone());
+            let cluster = self.snapshot.as_ref().and_then(|snapshot| snapshot.cluster.clone());
+            let known = registry::etcd::Known { cluster, owners: self.ownership.owners.clone() };
             let channels = registry::Channels { events: events.clone(), publish };
             tokio::task::spawn_local(registry::etcd::run(etcd, node, cidrs, known, channels));
         }
@@ -146,6 +148,7 @@ fn without_pods(config: &Config, cached: &Cached, mut underlay: Underlay) -> Und
     }
     underlay.devices.retain(|_, device| match &config.node.addresses {
         Some(own) => !device.addresses.is_disjoint(own),
+        None if device.addresses.is_empty() => true,
         None => device.addresses.iter().any(|address| !overlay.iter().any(|network| network.contains(address))),
     });
     underlay

@@ -201,7 +201,8 @@ impl Session {
 
     /// An initiation is about to leave: the second and later ones try the next endpoint.
     pub(super) fn attempt(&mut self) {
-        if self.attempts > 0 && !self.endpoints.is_empty() {
+        // A session knows where its peer is, wherever that is published to be.
+        if self.attempts > 0 && !self.endpoints.is_empty() && !self.tunnel.has_session() {
             self.endpoint = self.endpoints.get(self.attempts % self.endpoints.len()).copied();
             self.local = None;
         }

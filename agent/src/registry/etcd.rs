@@ -9,6 +9,7 @@
 //!
 //! The lease is a hint of liveness only. Nothing here ever stops the data path.
 
+mod admit;
 mod allocate;
 mod connect;
 mod keys;
@@ -16,20 +17,24 @@ mod list;
 mod publish;
 mod store;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{Client, WatchOptions, WatchResponse, WatchStream};
+use ipnet::IpNet;
 use rand_core::{OsRng, RngCore as _};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 use warren_overlay::mesh::{Cluster, Snapshot};
 use warren_overlay::record::NodeName;
 
 use super::{Channels, Event, Health};
 use crate::config::{Cidrs, Etcd};
+pub(crate) use allocate::put_cluster;
 pub use allocate::{AllocateError, Want, allocate, release};
 pub use connect::connect;
 pub use keys::Keys;
+pub(crate) use list::end_of;
 pub use list::list;
 use publish::Publisher;
 use store::History;
@@ -47,6 +52,9 @@ const QUIET: Duration = Duration::from_secs(20);
 const PROGRESS: Duration = Duration::from_secs(10);
 /// However quiet all is, everything is read again after this: watches have lost events before.
 const RELIST: Duration = Duration::from_secs(300);
+
+/// Reading everything again sooner than this after the last time is worth a pause.
+const RELIST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -82,12 +90,25 @@ struct Registry {
     settled_at: Instant,
     /// What the control plane knows.
     told: Option<Arc<Snapshot>>,
-    /// The cluster as last seen: a store that shows another one is another store.
-    cluster: Option<Cluster>,
+    /// What the store must not contradict.
+    known: Known,
+    /// What could not be claimed, and when to try again.
+    unclaimed: (Instant, Vec<String>),
 }
 
-/// Runs until this node leaves or the control plane is gone. `known` is the cluster of the last good mesh on disk.
-pub async fn run(config: Etcd, node: NodeName, cidrs: Cidrs, known: Option<Cluster>, channels: Channels) {
+/// What is remembered of the cluster: first from disk, then of what was told.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// The cluster as last seen: a store that shows another one is another store.
+    pub cluster: Option<Cluster>,
+    /// Who owned what and was not released: a store that was wiped gives it to nobody else.
+    pub owners: BTreeMap<IpNet, NodeName>,
+}
+
+/// Runs until this node leaves or the control plane is gone. The record is withdrawn only when `channels.publish` turns
+/// to `None` after it was something (`warren leave`); then this returns, which closes the channel: that is the
+/// acknowledgement. An agent that is stopped just drops the task: its record stays until the lease ends.
+pub async fn run(config: Etcd, node: NodeName, cidrs: Cidrs, known: Known, channels: Channels) {
     let keys = Keys::new(&config.cluster);
     let publisher = Publisher::new(keys.clone(), node, Duration::from_secs(config.lease_seconds));
     let store = Store::default();
@@ -101,7 +122,8 @@ pub async fn run(config: Etcd, node: NodeName, cidrs: Cidrs, known: Option<Clust
         health: None,
         settled_at: Instant::now(),
         told: None,
-        cluster: known,
+        known,
+        unclaimed: (Instant::now(), Vec::new()),
     };
     let mut pause = BACKOFF.0;
     loop {
@@ -114,7 +136,7 @@ pub async fn run(config: Etcd, node: NodeName, cidrs: Cidrs, known: Option<Clust
         if began.elapsed() > BACKOFF.1 {
             pause = BACKOFF.0;
         }
-        sleep(pause + jitter(pause)).await;
+        registry.rest(pause + jitter(pause)).await;
         pause = (pause * 2).min(BACKOFF.1);
     }
 }
@@ -125,15 +147,29 @@ fn jitter(pause: Duration) -> Duration {
 }
 
 impl Registry {
+    /// Waits before the next attempt; not when the node is to leave, which cannot wait for long.
+    async fn rest(&mut self, pause: Duration) {
+        let leaves = self.channels.publish.wait_for(Option::is_none);
+        if self.publisher.has_wanted() {
+            let _ = tokio::time::timeout(pause, leaves).await;
+        } else {
+            sleep(pause).await;
+        }
+    }
+
     /// One connection, from its making to its end.
     async fn connection(&mut self) -> Result<(), Ended> {
         let mut client = connect(&self.config).await.map_err(Ended::Local)?;
         loop {
+            let began = Instant::now();
             self.refresh(&mut client).await?;
             match self.follow(&mut client).await {
                 Err(Ended::Relist(why)) => {
                     tracing::debug!(why, "reading the store again");
                     self.store.forget_revision();
+                    if began.elapsed() < RELIST_PAUSE {
+                        sleep(RELIST_PAUSE + jitter(RELIST_PAUSE)).await;
+                    }
                 }
                 ended => return ended,
             }
@@ -148,13 +184,16 @@ impl Registry {
         if self.store.can_resume(cluster_id, revision) && history == History::Same {
             return Ok(());
         }
-        if self.store.is_newer_than(revision) || history == History::Another {
+        let went_back = self.store.is_newer_than(revision) || history == History::Another;
+        if went_back {
             tracing::warn!(had = self.store.revision(), has = revision, "the store was restored or wiped");
             self.settled_at = Instant::now() + SETTLING;
         }
+        if went_back || !self.store.is_of(cluster_id) {
+            self.publisher.forget();
+        }
         self.store = list(client, &self.keys).await?;
         self.store.set_cluster_id(cluster_id);
-        self.publisher.forget();
         Ok(())
     }
 
@@ -176,8 +215,7 @@ impl Registry {
         loop {
             tokio::select! {
                 message = watch.message() => {
-                    let response = message?.ok_or(Ended::Silent)?;
-                    self.take(&response)?;
+                    self.take(&message.map_err(broken)?.ok_or(Ended::Silent)?)?;
                     (quiet, asked) = (Instant::now() + QUIET, false);
                     self.drain(&mut watch).await?;
                     self.settle(client).await?;
@@ -206,14 +244,15 @@ impl Registry {
     async fn watch(&self, client: &mut Client) -> Result<WatchStream, Ended> {
         let options =
             WatchOptions::new().with_prefix().with_start_revision(self.store.revision() + 1).with_progress_notify();
+        let mut client = client.watch_client().max_decoding_message_size(list::REPLY_MAX);
         Ok(client.watch(self.keys.prefix(), Some(options)).await?)
     }
 
-    /// Everything else that is already there.
+    /// Everything else that comes within a moment; no longer than that, however much there is.
     async fn drain(&mut self, watch: &mut WatchStream) -> Result<(), Ended> {
-        while let Ok(message) = timeout(DEBOUNCE, watch.message()).await {
-            let response = message?.ok_or(Ended::Silent)?;
-            self.take(&response)?;
+        let until = Instant::now() + DEBOUNCE;
+        while let Ok(message) = timeout_at(until, watch.message()).await {
+            self.take(&message.map_err(broken)?.ok_or(Ended::Silent)?)?;
         }
         Ok(())
     }
@@ -228,97 +267,35 @@ impl Registry {
         for event in response.events() {
             self.store.apply(event);
         }
-        if let Some(header) = response.header() {
-            self.store.advance(header.revision());
-        }
         Ok(())
     }
 
     /// Tells what is known and publishes what is to be known of us.
     async fn settle(&mut self, client: &mut Client) -> Result<(), Ended> {
-        if !self.check_cluster(client).await? {
-            return Ok(());
-        }
-        self.claim(client).await?;
-        let (snapshot, faults) = self.store.snapshot(&self.keys);
-        self.tell(snapshot).await?;
         let wanted = self.channels.publish.borrow_and_update().clone();
-        let refused = match wanted {
-            Some(record) => self.publisher.publish(client, &record).await?,
-            None if self.publisher.has_published() => {
+        match &wanted {
+            Some(record) => self.publisher.want(record),
+            None if self.publisher.has_wanted() => {
                 self.publisher.withdraw(client).await?;
                 return Err(Ended::Left);
             }
-            None => None,
-        };
-        match refused.into_iter().chain(faults).reduce(|all, one| format!("{all}; {one}")) {
-            Some(problem) => self.unwell(&problem).await,
-            None => self.well().await,
+            None => {}
         }
-        Ok(())
-    }
-
-    /// A store without our cluster: never set up, wiped, or another one.
-    async fn check_cluster(&mut self, client: &mut Client) -> Result<bool, Ended> {
-        match (self.store.cluster(&self.keys), &self.cluster) {
-            (Ok(Some(seen)), Some(known)) if seen.id != known.id => {
-                let problem = format!(
-                    "the store belongs to another cluster ({} instead of {}): check etcd.endpoints and etcd.cluster; if it \
-                     was lost and set up anew, run `warren cluster init --change --id {}` with the same networks",
-                    seen.id, known.id, known.id
-                );
-                self.unwell(&problem).await;
-                Ok(false)
-            }
-            (Ok(Some(seen)), _) => {
-                self.cluster = Some(seen);
-                Ok(true)
-            }
-            (Ok(None), Some(known)) => {
-                let known = known.clone();
-                self.restore_cluster(client, &known).await?;
-                Ok(false)
-            }
-            (Ok(None), None) => {
-                let cluster = &self.config.cluster;
-                self.unwell(&format!("cluster {cluster:?} is not set up in this store: run `warren cluster init`"))
-                    .await;
-                Ok(false)
-            }
-            (Err(problem), _) => {
-                self.unwell(&problem).await;
-                Ok(false)
-            }
+        if let Err(problem) = self.check_cluster(client).await? {
+            self.unwell(&problem).await;
+            return Ok(());
         }
-    }
-
-    /// The store was wiped: put back what this node knows of the cluster, if it may; the watch will show it.
-    async fn restore_cluster(&mut self, client: &mut Client, known: &Cluster) -> Result<(), Ended> {
-        match allocate::put_cluster(client, &self.keys, known).await {
-            Ok(_) => self.unwell("the store was wiped; the cluster was put back, nodes publish themselves again").await,
-            Err(error) => {
-                let problem = format!(
-                    "the store was wiped and this node may not put the cluster back ({error}): \
-                     run `warren cluster init` and `warren cluster add-node` again; the mesh stays as it was"
-                );
-                self.unwell(&problem).await;
-            }
+        let mut problems = self.claim(client).await?;
+        let (snapshot, faults) = self.store.snapshot(&self.keys);
+        problems.extend(faults);
+        self.tell(snapshot).await?;
+        if let Some(record) = wanted {
+            problems.extend(self.publisher.publish(client, &record).await?);
         }
-        Ok(())
-    }
-
-    /// Makes sure that the CIDRs that this node should have are allocated to it, as far as it may.
-    async fn claim(&mut self, client: &mut Client) -> Result<(), Ended> {
-        let networks = self.cluster.as_ref().map(|cluster| cluster.networks.clone()).unwrap_or_default();
-        let node = self.publisher.node().clone();
-        let missing = self.store.missing(&self.keys, &node, &self.cidrs, &networks);
-        for want in missing {
-            match allocate(client, &self.keys, &node, &want, &networks).await {
-                Ok(cidr) => tracing::info!(%cidr, "allocated to this node"),
-                Err(AllocateError::Store(error)) if is_denied(&error) => {}
-                Err(AllocateError::Store(error)) => return Err(error.into()),
-                Err(error) => self.unwell(&error.to_string()).await,
-            }
+        if problems.is_empty() {
+            self.well().await
+        } else {
+            self.unwell(&problems.join("; ")).await
         }
         Ok(())
     }
@@ -335,12 +312,18 @@ impl Registry {
     }
 
     /// Tells what is known, when it differs from what was told in more than the revision.
-    async fn tell(&mut self, snapshot: Snapshot) -> Result<(), Ended> {
-        let revision = snapshot.revision;
-        let told = self.told.as_ref().is_some_and(|told| Snapshot { revision, ..(**told).clone() } == snapshot);
-        if told || Instant::now() < self.settled_at {
+    async fn tell(&mut self, mut snapshot: Snapshot) -> Result<(), Ended> {
+        if Instant::now() < self.settled_at {
             return Ok(());
         }
+        if let Some(told) = &self.told {
+            let revision = std::mem::replace(&mut snapshot.revision, told.revision);
+            if **told == snapshot {
+                return Ok(());
+            }
+            snapshot.revision = revision;
+        }
+        self.known.learn(&snapshot);
         let snapshot = Arc::new(snapshot);
         self.told = Some(Arc::clone(&snapshot));
         self.send(Event::Snapshot(snapshot)).await
@@ -369,6 +352,7 @@ impl Registry {
     }
 }
 
-fn is_denied(error: &etcd_client::Error) -> bool {
-    matches!(error, etcd_client::Error::GRpcStatus(status) if status.message().contains("permission denied"))
+/// A reply that is too large is left behind by reading everything again.
+fn broken(error: etcd_client::Error) -> Ended {
+    if list::is_out_of_range(&error) { Ended::Relist("the watch's reply is too large") } else { error.into() }
 }

@@ -1,7 +1,7 @@
 //! Allocations: durable claims, made by transaction so that two racing nodes never get overlapping CIDRs, whatever their
 //! lengths. Whoever allocates compares and rewrites one guard key over the whole set.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use etcd_client::{Client, Compare, CompareOp, Error, GetOptions, Txn, TxnOp};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -15,6 +15,12 @@ use super::store::Owner;
 const ATTEMPTS: usize = 64;
 /// Candidates tried in one network; a /8 has 65,536 of length 24.
 const CANDIDATES: usize = 1 << 20;
+
+/// Allocations taken back in one transaction; etcd takes 128 operations.
+const RELEASED_AT_ONCE: usize = 50;
+
+/// An allocation as it is in the store; without an owner when its value cannot be read.
+type Given = (IpNet, Option<NodeName>);
 
 /// What is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +52,14 @@ pub enum AllocateError {
         /// Whose that is.
         owner: NodeName,
     },
+    /// Somebody owns it, but nobody can say who.
+    #[error("{wanted} overlaps {taken}, whose owner cannot be read: repair or delete that allocation in the store")]
+    Unreadable {
+        /// What was wanted.
+        wanted: IpNet,
+        /// What is in the way.
+        taken: IpNet,
+    },
     /// Not in any network of the cluster.
     #[error("{0} is not inside the cluster network")]
     Outside(IpNet),
@@ -57,7 +71,8 @@ pub enum AllocateError {
     Contended,
 }
 
-/// Allocates what is wanted to `node`; what it already has is given again.
+/// Allocates what is wanted to `node`; what it already has is given again. What `owners` remembers of others is as
+/// good as taken: a store that was wiped gives no living node's prefix to another.
 ///
 /// # Errors
 /// See [`AllocateError`].
@@ -67,46 +82,63 @@ pub async fn allocate(
     node: &NodeName,
     want: &Want,
     networks: &BTreeSet<IpNet>,
+    owners: &BTreeMap<IpNet, NodeName>,
 ) -> Result<IpNet, AllocateError> {
     for _ in 0..ATTEMPTS {
-        let order = client.get(keys.order(), None).await?.kvs().first().map_or(0, etcd_client::KeyValue::mod_revision);
-        let taken = allocations(client, keys).await?;
-        let cidr = choose(want, node, &taken, networks)?;
-        if taken.iter().any(|(given, owner)| *given == cidr && owner == node) {
+        let order = order(client, keys).await?;
+        let mut taken = allocations(client, keys).await?;
+        if let Some(cidr) = already(want, node, &taken) {
             return Ok(cidr);
         }
+        taken.extend(owners.iter().map(|(cidr, owner)| (*cidr, Some(owner.clone()))));
+        let cidr = choose(want, node, &taken, networks)?;
         let owner = serde_json::to_vec(&Owner { node: node.clone() }).unwrap_or_default();
-        let txn = Txn::new()
-            .when([
-                Compare::mod_revision(keys.order(), CompareOp::Equal, order),
-                Compare::version(keys.allocation(cidr), CompareOp::Equal, 0),
-            ])
-            .and_then([
-                TxnOp::put(keys.allocation(cidr), owner, None),
-                TxnOp::put(keys.order(), "", None),
-                TxnOp::delete(keys.released(cidr, node), None),
-            ]);
-        if client.txn(txn).await?.succeeded() {
+        let steps = [
+            TxnOp::put(keys.allocation(cidr), owner, None),
+            TxnOp::put(keys.order(), "", None),
+            TxnOp::delete(keys.released(cidr, node), None),
+        ];
+        let vacant = Compare::version(keys.allocation(cidr), CompareOp::Equal, 0);
+        if client.txn(Txn::new().when([order, vacant]).and_then(steps)).await?.succeeded() {
             return Ok(cidr);
         }
     }
     Err(AllocateError::Contended)
 }
 
-/// Takes back everything that `node` has, leaves tombstones, and removes its record.
+/// Takes back everything that `node` has, leaves tombstones, and removes its record. `forgotten` are prefixes that the
+/// store no longer knows of while nodes remember them as its own: they get tombstones too.
 ///
 /// # Errors
 /// What the store says.
-pub async fn release(client: &mut Client, keys: &Keys, node: &NodeName) -> Result<Vec<IpNet>, AllocateError> {
-    let own: Vec<_> =
-        allocations(client, keys).await?.into_iter().filter(|(_, owner)| owner == node).map(|(cidr, _)| cidr).collect();
-    let mut steps = vec![TxnOp::put(keys.order(), "", None), TxnOp::delete(keys.node(node), None)];
-    for cidr in &own {
-        steps.push(TxnOp::delete(keys.allocation(*cidr), None));
-        steps.push(TxnOp::put(keys.released(*cidr, node), "", None));
+pub async fn release(
+    client: &mut Client,
+    keys: &Keys,
+    node: &NodeName,
+    forgotten: &[IpNet],
+) -> Result<Vec<IpNet>, AllocateError> {
+    let mut released = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let order = order(client, keys).await?;
+        let given = allocations(client, keys).await?;
+        let own = given.into_iter().filter(|(_, owner)| owner.as_ref() == Some(node)).map(|(cidr, _)| cidr);
+        let own: Vec<_> = own.take(RELEASED_AT_ONCE).collect();
+        if own.is_empty() && !released.is_empty() {
+            return Ok(released);
+        }
+        let mut steps = vec![TxnOp::put(keys.order(), "", None), TxnOp::delete(keys.node(node), None)];
+        steps.extend(own.iter().map(|cidr| TxnOp::delete(keys.allocation(*cidr), None)));
+        let forgotten = forgotten.iter().filter(|cidr| !own.contains(cidr)).take(RELEASED_AT_ONCE);
+        steps.extend(own.iter().chain(forgotten).map(|cidr| TxnOp::put(keys.released(*cidr, node), "", None)));
+        if !client.txn(Txn::new().when([order]).and_then(steps)).await?.succeeded() {
+            continue;
+        }
+        if own.is_empty() {
+            return Ok(released);
+        }
+        released.extend(own);
     }
-    client.txn(Txn::new().and_then(steps)).await?;
-    Ok(own)
+    Err(AllocateError::Contended)
 }
 
 /// Writes the cluster if there is none; whether it was written.
@@ -120,11 +152,20 @@ pub(crate) async fn put_cluster(client: &mut Client, keys: &Keys, cluster: &Clus
     Ok(client.txn(txn).await?.succeeded())
 }
 
-/// Every allocation that can be read; one that cannot is nobody's, but still in nobody's way only where it is.
-async fn allocations(client: &mut Client, keys: &Keys) -> Result<Vec<(IpNet, NodeName)>, Error> {
+/// Nobody else has allocated or released since.
+async fn order(client: &mut Client, keys: &Keys) -> Result<Compare, Error> {
+    let found = client.get(keys.order(), None).await?;
+    let revision = found.kvs().first().map_or(0, etcd_client::KeyValue::mod_revision);
+    Ok(Compare::mod_revision(keys.order(), CompareOp::Equal, revision))
+}
+
+/// Every allocation.
+async fn allocations(client: &mut Client, keys: &Keys) -> Result<Vec<Given>, Error> {
     let found = client.get(keys.allocations(), Some(GetOptions::new().with_prefix())).await?;
-    let parse = |value: &etcd_client::KeyValue| match (keys.parse(value.key()), serde_json::from_slice(value.value())) {
-        (Some(Key::Allocation(cidr)), Ok(Owner { node })) => Some((cidr, node)),
+    let parse = |value: &etcd_client::KeyValue| match keys.parse(value.key()) {
+        Some(Key::Allocation(cidr)) => {
+            Some((cidr, serde_json::from_slice(value.value()).ok().map(|Owner { node }| node)))
+        }
         _ => None,
     };
     Ok(found.kvs().iter().filter_map(parse).collect())
@@ -134,27 +175,28 @@ fn overlap(a: &IpNet, b: &IpNet) -> bool {
     a.contains(b) || b.contains(a)
 }
 
-fn choose(
-    want: &Want,
-    node: &NodeName,
-    taken: &[(IpNet, NodeName)],
-    networks: &BTreeSet<IpNet>,
-) -> Result<IpNet, AllocateError> {
+/// What of this the node already has.
+fn already(want: &Want, node: &NodeName, taken: &[Given]) -> Option<IpNet> {
+    let mut own = taken.iter().filter(|(_, owner)| owner.as_ref() == Some(node)).map(|(cidr, _)| *cidr);
+    match *want {
+        Want::This(wanted) => own.find(|cidr| *cidr == wanted),
+        Want::Any { v6, .. } => own.find(|cidr| cidr.addr().is_ipv6() == v6),
+    }
+}
+
+fn choose(want: &Want, node: &NodeName, taken: &[Given], networks: &BTreeSet<IpNet>) -> Result<IpNet, AllocateError> {
     match *want {
         Want::This(wanted) => {
             if !networks.is_empty() && !networks.iter().any(|network| network.contains(&wanted)) {
                 return Err(AllocateError::Outside(wanted));
             }
-            match taken.iter().find(|(given, owner)| overlap(given, &wanted) && owner != node) {
-                Some((taken, owner)) => Err(AllocateError::Taken { wanted, taken: *taken, owner: owner.clone() }),
+            match taken.iter().find(|(given, owner)| overlap(given, &wanted) && owner.as_ref() != Some(node)) {
+                Some((taken, Some(owner))) => Err(AllocateError::Taken { wanted, taken: *taken, owner: owner.clone() }),
+                Some((taken, None)) => Err(AllocateError::Unreadable { wanted, taken: *taken }),
                 None => Ok(wanted),
             }
         }
         Want::Any { v6, length } => {
-            let own = taken.iter().find(|(given, owner)| owner == node && given.addr().is_ipv6() == v6);
-            if let Some((given, _)) = own {
-                return Ok(*given);
-            }
             let mut candidates = networks
                 .iter()
                 .filter(|network| network.addr().is_ipv6() == v6)
@@ -184,13 +226,15 @@ mod tests {
     fn the_first_free_prefix_is_chosen_and_overlaps_of_any_length_are_refused() {
         let (me, other): (NodeName, NodeName) = ("me".parse().unwrap(), "other".parse().unwrap());
         let networks = [net("10.0.0.0/14"), net("fd00::/48")].into();
-        let taken = vec![(net("10.0.0.0/16"), other.clone()), (net("10.1.0.0/24"), other)];
+        let taken = vec![(net("10.0.0.0/16"), Some(other)), (net("10.1.0.0/24"), None)];
         let any = Want::Any { v6: false, length: 24 };
         assert_eq!(choose(&any, &me, &taken, &networks).unwrap(), net("10.1.1.0/24"));
-        for wanted in ["10.0.7.0/24", "10.0.0.0/15", "10.1.0.128/25"] {
+        for wanted in ["10.0.7.0/24", "10.0.0.0/15"] {
             let refused = choose(&Want::This(net(wanted)), &me, &taken, &networks);
             assert!(matches!(refused, Err(AllocateError::Taken { .. })), "{wanted}");
         }
+        let unreadable = choose(&Want::This(net("10.1.0.128/25")), &me, &taken, &networks);
+        assert!(matches!(unreadable, Err(AllocateError::Unreadable { .. })));
         let outside = choose(&Want::This(net("10.9.0.0/24")), &me, &taken, &networks);
         assert!(matches!(outside, Err(AllocateError::Outside(_))));
         let full = choose(&Want::Any { v6: false, length: 14 }, &me, &taken, &networks);
@@ -200,8 +244,12 @@ mod tests {
     #[test]
     fn what_a_node_has_it_is_given_again() {
         let me: NodeName = "me".parse().unwrap();
-        let taken = vec![(net("10.1.0.0/24"), me.clone())];
-        let any = Want::Any { v6: false, length: 24 };
-        assert_eq!(choose(&any, &me, &taken, &[net("10.0.0.0/8")].into()).unwrap(), net("10.1.0.0/24"));
+        let taken = vec![(net("10.2.0.0/24"), None), (net("10.1.0.0/24"), Some(me.clone()))];
+        let own = Some(net("10.1.0.0/24"));
+        assert_eq!(already(&Want::Any { v6: false, length: 24 }, &me, &taken), own);
+        assert_eq!(already(&Want::This(net("10.1.0.0/24")), &me, &taken), own);
+        for not_had in [Want::Any { v6: true, length: 64 }, Want::This(net("10.1.0.0/16"))] {
+            assert_eq!(already(&not_had, &me, &taken), None);
+        }
     }
 }

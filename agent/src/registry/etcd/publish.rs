@@ -1,11 +1,12 @@
 //! What this node publishes: its record under a lease.
 //!
-//! A record under our name with another key and from another address belongs to somebody else as long as its lease lives: this node then does
-//! not publish, says so, and tries again.
+//! A record under our name with another key and from another address belongs to somebody else as long as its lease
+//! lives: this node then does not publish, says so, and tries again. A host that was installed anew has its old address
+//! and takes its record over at once.
 
 use std::time::Duration;
 
-use etcd_client::{Client, Compare, CompareOp, Error, LeaseKeepAliveStream, LeaseKeeper, PutOptions, Txn, TxnOp};
+use etcd_client::{Client, Compare, CompareOp, Error, PutOptions, Txn, TxnOp};
 use tokio::time::{Instant, timeout};
 use warren_overlay::record::{NodeName, Record};
 
@@ -15,12 +16,6 @@ use super::keys::Keys;
 const ANSWER: Duration = Duration::from_secs(5);
 /// When somebody else holds our name, how long until the next try.
 const RETRY: Duration = Duration::from_secs(3);
-
-struct Lease {
-    id: i64,
-    keeper: LeaseKeeper,
-    answers: LeaseKeepAliveStream,
-}
 
 /// The record is of a host that is not this one. A host that has our addresses is ours, whatever key it had: two hosts
 /// cannot share an address.
@@ -33,26 +28,37 @@ pub(super) struct Publisher {
     keys: Keys,
     node: NodeName,
     ttl: Duration,
-    lease: Option<Lease>,
+    /// The lease that the record was written with.
+    lease: Option<i64>,
+    /// The record as it stands in the store.
     published: Option<Record>,
-    ever: bool,
+    /// What was asked for last: the record that is to go when the node leaves.
+    wanted: Option<Record>,
     next: Instant,
 }
 
 impl Publisher {
     pub(super) fn new(keys: Keys, node: NodeName, ttl: Duration) -> Self {
-        Self { keys, node, ttl, lease: None, published: None, ever: false, next: Instant::now() + RETRY }
+        Self { keys, node, ttl, lease: None, published: None, wanted: None, next: Instant::now() + RETRY }
     }
 
     pub(super) fn node(&self) -> &NodeName {
         &self.node
     }
 
-    pub(super) fn has_published(&self) -> bool {
-        self.ever
+    /// Whether there ever was something to publish: nothing now means that the node leaves.
+    pub(super) fn has_wanted(&self) -> bool {
+        self.wanted.is_some()
     }
 
-    /// Another connection or another store: nothing that was agreed on counts any more.
+    /// Remembers what is to be in the store, whether that succeeds or not.
+    pub(super) fn want(&mut self, record: &Record) {
+        if self.wanted.as_ref() != Some(record) {
+            self.wanted = Some(record.clone());
+        }
+    }
+
+    /// Another store, or one without our lease: nothing that was agreed on counts any more.
     pub(super) fn forget(&mut self) {
         self.lease = None;
         self.published = None;
@@ -99,20 +105,18 @@ impl Publisher {
             return Ok(Some("the record changed while it was written; trying again".to_owned()));
         }
         self.published = Some(record.clone());
-        self.ever = true;
         Ok(None)
     }
 
     async fn lease(&mut self, client: &mut Client) -> Result<i64, Error> {
-        if let Some(lease) = &self.lease {
-            return Ok(lease.id);
+        if let Some(lease) = self.lease {
+            return Ok(lease);
         }
         let ttl = i64::try_from(self.ttl.as_secs()).unwrap_or(60);
-        let id = client.lease_grant(ttl, None).await?.id();
-        let (keeper, answers) = client.lease_keep_alive(id).await?;
-        self.lease = Some(Lease { id, keeper, answers });
+        let lease = client.lease_grant(ttl, None).await?.id();
+        self.lease = Some(lease);
         self.schedule();
-        Ok(id)
+        Ok(lease)
     }
 
     /// A third of the lease, with jitter.
@@ -121,36 +125,40 @@ impl Publisher {
         self.next = Instant::now() + third / 2 + super::jitter(third);
     }
 
-    /// Keeps the lease alive; false when it is lost, or there was none.
+    /// Keeps the lease alive; false when it is lost, or the record is no longer under it.
     pub(super) async fn keep_alive(&mut self, client: &mut Client) -> Result<bool, Error> {
         self.schedule();
-        let Some(lease) = self.lease.as_mut() else { return Ok(false) };
-        let asked = async {
-            lease.keeper.keep_alive().await?;
-            lease.answers.message().await
-        };
-        let answered = timeout(ANSWER, asked).await;
-        if matches!(&answered, Ok(Ok(Some(answer))) if answer.ttl() > 0) && self.is_there(client).await? {
-            return Ok(true);
+        let Some(lease) = self.lease else { return Ok(false) };
+        // A stream of its own each time: one that outlives a connection or a token only fails later.
+        match timeout(ANSWER, client.lease_keep_alive(lease)).await {
+            Ok(Ok(_)) if self.is_there(client, lease).await? => return Ok(true),
+            Ok(Err(error)) if !matches!(error, Error::LeaseKeepAliveError(_)) => return Err(error),
+            _ => {}
         }
         self.forget();
-        match answered {
-            Ok(Err(error)) => Err(error),
-            _ => Ok(false),
-        }
+        Ok(false)
     }
 
-    /// Somebody may have deleted the record while the lease lives.
-    async fn is_there(&self, client: &mut Client) -> Result<bool, Error> {
-        Ok(!client.get(self.keys.node(&self.node), None).await?.kvs().is_empty())
+    /// Somebody may have deleted or replaced the record while the lease lives.
+    async fn is_there(&self, client: &mut Client, lease: i64) -> Result<bool, Error> {
+        Ok(client.get(self.keys.node(&self.node), None).await?.kvs().iter().any(|value| value.lease() == lease))
     }
 
-    /// Takes the record back.
+    /// Takes the record back, if it is ours.
     pub(super) async fn withdraw(&mut self, client: &mut Client) -> Result<(), Error> {
-        client.delete(self.keys.node(&self.node), None).await?;
+        let key = self.keys.node(&self.node);
+        let found = client.get(key.clone(), None).await?;
+        let ours = |value: &&etcd_client::KeyValue| {
+            Record::parse(value.value())
+                .is_ok_and(|theirs| self.wanted.as_ref().is_some_and(|wanted| wanted.public_key == theirs.public_key))
+        };
+        if let Some(value) = found.kvs().first().filter(ours) {
+            let unchanged = Compare::mod_revision(key.clone(), CompareOp::Equal, value.mod_revision());
+            client.txn(Txn::new().when([unchanged]).and_then([TxnOp::delete(key, None)])).await?;
+        }
         if let Some(lease) = self.lease.take() {
             // The record is gone; a lease without keys ends by itself.
-            let _ = client.lease_revoke(lease.id).await;
+            let _ = client.lease_revoke(lease).await;
         }
         Ok(())
     }

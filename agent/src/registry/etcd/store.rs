@@ -6,7 +6,7 @@ use etcd_client::{Event, EventType, KeyValue};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use warren_overlay::mesh::{Allocation, Cluster, Entry, Snapshot};
-use warren_overlay::record::NodeName;
+use warren_overlay::record::{NodeName, RECORD_MAX};
 
 use super::allocate::Want;
 use super::keys::{Key, Keys};
@@ -23,6 +23,11 @@ struct Value {
     bytes: Vec<u8>,
     create_revision: u64,
     mod_revision: i64,
+}
+
+/// As much of a value as it takes to refuse it as oversized.
+fn kept(value: &[u8]) -> &[u8] {
+    value.get(..=RECORD_MAX).unwrap_or(value)
 }
 
 /// A store's past as against what is known of it.
@@ -60,20 +65,19 @@ impl Store {
         let create_revision = u64::try_from(value.create_revision()).unwrap_or(0);
         self.values.insert(
             value.key().to_vec(),
-            Value { bytes: value.value().to_vec(), create_revision, mod_revision: value.mod_revision() },
+            Value { bytes: kept(value.value()).to_vec(), create_revision, mod_revision: value.mod_revision() },
         );
     }
 
     pub(super) fn apply(&mut self, event: &Event) {
         let Some(value) = event.kv() else { return };
+        // Not what the reply's header says: of a long past the store sends a part at a time, each under the latest
+        // revision, and a watch that is cut off in between must not skip the rest.
+        self.revision = self.revision.max(value.mod_revision());
         match event.event_type() {
             EventType::Put => self.put(value),
             EventType::Delete => _ = self.values.remove(value.key()),
         }
-    }
-
-    pub(super) fn advance(&mut self, revision: i64) {
-        self.revision = self.revision.max(revision);
     }
 
     /// The revision of what is known.
@@ -87,6 +91,11 @@ impl Store {
 
     pub(super) fn set_cluster_id(&mut self, cluster_id: u64) {
         self.cluster_id = cluster_id;
+    }
+
+    /// Whether this was read from that etcd cluster.
+    pub(super) fn is_of(&self, cluster_id: u64) -> bool {
+        self.cluster_id == cluster_id
     }
 
     /// Whether a watch may go on: the same store, and it has not gone back in time.
@@ -105,7 +114,7 @@ impl Store {
         match (self.values.get(key), found) {
             (Some(known), Some(found)) if known.mod_revision > found.mod_revision() => History::Another,
             (Some(known), Some(found)) if known.mod_revision == found.mod_revision() => {
-                if known.bytes == found.value() { History::Same } else { History::Another }
+                if known.bytes == kept(found.value()) { History::Same } else { History::Another }
             }
             _ => History::Further,
         }

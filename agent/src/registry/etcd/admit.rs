@@ -1,0 +1,122 @@
+//! What must hold before this node takes part: the store shows its cluster, and its CIDRs are allocated to it.
+//!
+//! A store that was wiped gets back what this node knows to be so, as far as the store lets it. Nothing here takes what
+//! another node is remembered to own.
+
+use std::time::Duration;
+
+use etcd_client::Client;
+use ipnet::IpNet;
+use tokio::time::Instant;
+use warren_overlay::mesh::{Cluster, Snapshot};
+
+use super::allocate::{self, AllocateError, Want, allocate};
+use super::{Ended, Known, Registry};
+use crate::config::Cidrs;
+
+/// What could not be claimed is tried again after this.
+const AGAIN: Duration = Duration::from_secs(5);
+
+impl Known {
+    /// Remembers who owns what; who owned it first stays the owner until it is released.
+    pub(super) fn learn(&mut self, snapshot: &Snapshot) {
+        for gone in &snapshot.released {
+            if self.owners.get(&gone.cidr) == Some(&gone.node) {
+                self.owners.remove(&gone.cidr);
+            }
+        }
+        for given in &snapshot.allocations {
+            self.owners.entry(given.cidr).or_insert_with(|| given.node.clone());
+        }
+    }
+}
+
+impl Registry {
+    /// A store without our cluster was never set up, was wiped, or is another one; says what to do.
+    pub(super) async fn check_cluster(&mut self, client: &mut Client) -> Result<Result<(), String>, Ended> {
+        let seen = match self.store.cluster(&self.keys) {
+            Ok(seen) => seen,
+            Err(problem) => return Ok(Err(problem)),
+        };
+        Ok(match (seen, self.known.cluster.clone()) {
+            (Some(seen), Some(known)) if seen.id != known.id => Err(format!(
+                "the store belongs to another cluster ({} instead of {}): check etcd.endpoints and etcd.cluster; if it \
+                 was lost and set up anew, run `warren cluster init --change --id {}` with the same networks",
+                seen.id, known.id, known.id
+            )),
+            (Some(seen), _) => {
+                self.known.cluster = Some(seen);
+                Ok(())
+            }
+            (None, Some(known)) => Err(self.restore_cluster(client, &known).await),
+            (None, None) => {
+                Err(format!("cluster {:?} is not set up in this store: run `warren cluster init`", self.config.cluster))
+            }
+        })
+    }
+
+    /// The store was wiped: puts back what this node knows of the cluster, if it may; the watch will show it.
+    async fn restore_cluster(&mut self, client: &mut Client, known: &Cluster) -> String {
+        match allocate::put_cluster(client, &self.keys, known).await {
+            Ok(_) => "the store was wiped; the cluster was put back, nodes publish themselves again".to_owned(),
+            Err(error) => format!(
+                "the store was wiped and this node may not put the cluster back ({error}): \
+                 run `warren cluster init --id {}` and `warren cluster add-node` again; the mesh stays as it was",
+                known.id
+            ),
+        }
+    }
+
+    /// Makes sure that the CIDRs that this node should have are allocated to it, as far as it may; says what is missing.
+    pub(super) async fn claim(&mut self, client: &mut Client) -> Result<Vec<String>, Ended> {
+        let networks = self.known.cluster.as_ref().map(|cluster| cluster.networks.clone()).unwrap_or_default();
+        let node = self.publisher.node().clone();
+        let missing = self.store.missing(&self.keys, &node, &self.cidrs, &networks);
+        let (again, problems) = &self.unclaimed;
+        if !missing.is_empty() && !problems.is_empty() && Instant::now() < *again {
+            return Ok(problems.clone());
+        }
+        let mut problems = Vec::new();
+        for want in missing.into_iter().flat_map(|want| self.remembered(want)) {
+            match allocate(client, &self.keys, &node, &want, &networks, &self.known.owners).await {
+                Ok(cidr) => tracing::info!(%cidr, "allocated to this node"),
+                Err(AllocateError::Store(error)) if is_denied(&error) => problems.push(self.denied(&want)),
+                Err(AllocateError::Store(error)) => return Err(error.into()),
+                Err(error) => problems.push(error.to_string()),
+            }
+        }
+        self.unclaimed = (Instant::now() + AGAIN, problems.clone());
+        Ok(problems)
+    }
+
+    /// Instead of any prefix those that were this node's before.
+    fn remembered(&self, want: Want) -> Vec<Want> {
+        let Want::Any { v6, .. } = want else { return vec![want] };
+        let networks = self.known.cluster.iter().flat_map(|cluster| &cluster.networks);
+        let inside = |cidr: &IpNet| networks.clone().any(|network| network.contains(cidr));
+        let own = self
+            .known
+            .owners
+            .iter()
+            .filter(|(cidr, owner)| *owner == self.publisher.node() && cidr.addr().is_ipv6() == v6 && inside(cidr));
+        let own: Vec<_> = own.map(|(cidr, _)| Want::This(*cidr)).collect();
+        if own.is_empty() { vec![want] } else { own }
+    }
+
+    fn denied(&self, want: &Want) -> String {
+        let node = self.publisher.node();
+        match (want, &self.cidrs) {
+            (Want::This(cidr), Cidrs::Listed(_)) => {
+                format!("{cidr} is not allocated to {node}: run `warren cluster add-node {node} --cidr {cidr}`")
+            }
+            _ => format!(
+                "node.cidrs = \"auto\", but the store does not let {node} allocate: run `warren cluster add-node {node}` \
+                 and use the configuration that it prints"
+            ),
+        }
+    }
+}
+
+fn is_denied(error: &etcd_client::Error) -> bool {
+    matches!(error, etcd_client::Error::GRpcStatus(status) if status.message().contains("permission denied"))
+}
