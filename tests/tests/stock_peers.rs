@@ -136,7 +136,8 @@ fn keepalives_open_a_session_without_any_traffic() {
 
 #[test]
 fn an_agent_follows_a_stock_peer_that_moves() {
-    for kind in kinds() {
+    // boringtun-cli sends from a connected socket, which keeps the address that vanished: it cannot move.
+    for kind in kinds().filter(|kind| *kind == Kind::Go) {
         let Pair { stock, agent, pods, nodes, sniffer, lab } = &pair(kind, Begins::Both);
         assert!(ping(pods[0].namespace(), pods[1].address()));
         move_node(lab, &nodes[1], 22);
