@@ -39,12 +39,16 @@ impl Guard {
     pub(super) fn apply(&mut self, desired: &Desired) -> Result<u32, HostError> {
         let devices = present(&desired.underlay_devices);
         let ruleset = ruleset::build(desired, &devices);
-        let intact = |loaded: &Loaded| loaded.ruleset == ruleset && list() == loaded.listing;
+        let intact =
+            |loaded: &Loaded| loaded.ruleset == ruleset && is_loaded(&loaded.listing) && list() == loaded.listing;
         if self.loaded.as_ref().is_some_and(intact) {
             return Ok(0);
         }
         load(&ruleset)?;
         let listing = list();
+        if !is_loaded(&listing) {
+            return Err(HostError::Nft("nft took the rules but does not list them".to_owned()));
+        }
         saved::write(&self.state_dir, &ruleset, &listing)?;
         self.loaded = Some(Loaded { ruleset, listing });
         Ok(1)
@@ -95,6 +99,11 @@ fn reason(error: NftablesError) -> String {
 fn list() -> Value {
     let tables = ["inet", "netdev"].map(|family| normal(raw(family)));
     Value::Array(tables.into())
+}
+
+/// A listing that failed looks like a table that is not there: both mean that nothing is known to guard.
+fn is_loaded(listing: &Value) -> bool {
+    listing.get(0).is_some_and(Value::is_object)
 }
 
 fn raw(family: &str) -> Value {
