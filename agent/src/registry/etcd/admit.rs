@@ -11,7 +11,6 @@ use tokio::time::Instant;
 use warren_overlay::mesh::{Cluster, Snapshot};
 
 use super::allocate::{self, AllocateError, Want, allocate};
-use super::explain::explain;
 use super::{Ended, Known, Registry};
 use crate::config::Cidrs;
 
@@ -61,9 +60,8 @@ impl Registry {
         match allocate::put_cluster(client, &self.keys, known).await {
             Ok(_) => "the store was wiped; the cluster was put back, nodes publish themselves again".to_owned(),
             Err(error) => format!(
-                "the store was wiped and this node may not put the cluster back ({}): \
+                "the store was wiped and this node may not put the cluster back ({error}): \
                  run `warren cluster init --id {}` and `warren cluster add-node` again; the mesh stays as it was",
-                explain(&error),
                 known.id
             ),
         }
