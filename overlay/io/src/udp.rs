@@ -186,22 +186,32 @@ impl UdpSocket {
     /// Sends a train: in one call where possible, singly where the kernel, the device or `singly` says so.
     pub fn send(&self, train: &Train<'_>, singly: bool) -> Sent {
         let several = train.payload.len() > train.segment;
-        if !several || (self.gso && !singly) {
-            match self.send_once(train, several) {
-                Ok(()) => return Sent::default(),
-                Err(error) if train.from.is_some() && source_gone(&error) => {
-                    let again = self.send(&Train { from: None, ..*train }, singly);
-                    return Sent { source_gone: true, ..again };
-                }
-                Err(error) if !several => return lost_one(&error),
-                // EIO: the device has no checksum offload; EINVAL: drivers, xfrm; EMSGSIZE: a segment above the MTU.
-                Err(error) if !matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE)) => {
-                    return Sent { lost: train.payload.len().div_ceil(train.segment), ..Sent::default() };
-                }
-                Err(_) => {}
-            }
+        if several && (singly || !self.gso) {
+            return self.send_singly(train, false);
         }
-        self.send_singly(train, several && self.gso && !singly)
+        match self.send_once(train, several) {
+            Ok(()) => Sent::default(),
+            Err(error) if train.from.is_some() && source_may_be_gone(&error) => self.send_from_anywhere(train, &error),
+            Err(error) => self.send_smaller(train, several, &error),
+        }
+    }
+
+    /// The kernel knows whether the source was to blame: without it the datagrams leave, or fail in the same way.
+    fn send_from_anywhere(&self, train: &Train<'_>, refused: &io::Error) -> Sent {
+        let again = self.send(&Train { from: None, ..*train }, false);
+        let same = refused.raw_os_error() == Some(libc::EINVAL) && (again.lost > 0 || again.segmentation_refused);
+        Sent { source_gone: !same, ..again }
+    }
+
+    fn send_smaller(&self, train: &Train<'_>, several: bool, refused: &io::Error) -> Sent {
+        match refused.raw_os_error() {
+            _ if !several => lost_one(refused),
+            // EIO: the device has no checksum offload; EINVAL: drivers, xfrm.
+            Some(libc::EIO | libc::EINVAL) => self.send_singly(train, true),
+            // A segment above the MTU says nothing about segmentation.
+            Some(libc::EMSGSIZE) => self.send_singly(train, false),
+            _ => Sent { lost: train.payload.len().div_ceil(train.segment), ..Sent::default() },
+        }
     }
 
     fn send_singly(&self, train: &Train<'_>, segmentation_refused: bool) -> Sent {
@@ -249,7 +259,7 @@ impl AsRawFd for UdpSocket {
     }
 }
 
-fn source_gone(error: &io::Error) -> bool {
+fn source_may_be_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENETUNREACH | libc::EADDRNOTAVAIL | libc::ENODEV))
 }
 
