@@ -162,6 +162,9 @@ impl Control {
             self.proven.extend(proven);
             self.reconcile().await;
         }
+        if self.dataplane.device_is_gone() {
+            self.repair().await;
+        }
         if Instant::now() >= self.next_check {
             self.check_host().await;
         }
@@ -172,10 +175,26 @@ impl Control {
         while self.changes.try_recv().is_ok() {}
         self.path_mtus.clear();
         self.next_check = Instant::now();
+        self.restore_device();
         let writes = self.apply_host().await;
         if writes > 0 {
             self.repairs += u64::from(writes);
             tracing::warn!(writes, "somebody changed what belongs to the overlay; repaired");
+        }
+    }
+
+    /// Makes the device anew after somebody deleted it.
+    fn restore_device(&mut self) {
+        if !self.dataplane.device_is_gone() {
+            return;
+        }
+        let device = &self.config.overlay.device;
+        match self.dataplane.reopen() {
+            Ok(()) => {
+                self.repairs += 1;
+                tracing::warn!(%device, "somebody deleted the device; made it anew");
+            }
+            Err(error) => tracing::error!(%device, %error, "somebody deleted the device and it cannot be made anew"),
         }
     }
 

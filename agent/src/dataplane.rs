@@ -17,8 +17,8 @@ mod worker;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use warren_crypto::PublicKey;
 use warren_crypto::tunnel::Identity;
-use warren_io::{Tun, TunConfig, UdpConfig, UdpSocket, Waker};
+use warren_io::{Tun, TunConfig, TunQueue, UdpConfig, UdpSocket, Waker};
 use warren_overlay::forward::Drops;
 use warren_overlay::mesh::PeerSpec;
 use warren_overlay::record::NodeName;
@@ -83,8 +83,15 @@ struct Shared {
     snapshot: ArcSwap<Snapshot>,
     sockets: Vec<UdpSocket>,
     counters: Vec<WorkerCounters>,
+    /// A new device's queues, one place per worker, until the worker takes its own.
+    successors: Vec<Mutex<Option<Queue>>>,
+    /// Somebody deleted the device.
+    device_gone: AtomicBool,
     stop: AtomicBool,
 }
+
+/// A queue of the device, and which superpackets it takes: TCP, UDP.
+type Queue = (TunQueue, (bool, bool));
 
 /// The running data path. Dropping it stops and joins every thread and closes the device.
 pub struct Dataplane {
@@ -109,19 +116,15 @@ impl Dataplane {
             gro: options.offload.udp_gro,
             mark: options.mark,
         })?;
-        let tun = Tun::open(&TunConfig {
-            name: options.device.clone(),
-            mtu: options.mtu,
-            queues: workers,
-            tso: options.offload.tun_tso,
-            uso: options.offload.tun_uso,
-        })?;
+        let tun = open_device(&options)?;
         let offloads = offloads(&tun, &sockets);
         let shared = Arc::new(Shared {
             identity,
             options,
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
             counters: (0..=workers).map(|_| WorkerCounters::default()).collect(),
+            successors: (0..workers).map(|_| Mutex::default()).collect(),
+            device_gone: AtomicBool::new(false),
             sockets,
             stop: AtomicBool::new(false),
         });
@@ -135,8 +138,8 @@ impl Dataplane {
         let coalesce = (tun.tso, tun.uso);
         for (number, queue) in tun.queues.into_iter().enumerate() {
             let waker = Arc::new(Waker::new()?);
-            let worker =
-                Worker::new(number, Arc::clone(&self.shared), queue, self.clerk.clone(), Arc::clone(&waker), coalesce);
+            let queue = (queue, coalesce);
+            let worker = Worker::new(number, Arc::clone(&self.shared), queue, self.clerk.clone(), Arc::clone(&waker));
             self.wakers.push(waker);
             self.threads.push(thread(format!("warren-worker-{number}"), move || worker.run())?);
         }
@@ -150,6 +153,28 @@ impl Dataplane {
         let next = now.with(peers, local, &self.shared.identity, self.shared.options.mtu);
         self.shared.snapshot.store(Arc::new(next));
         self.clerk.look();
+    }
+
+    /// True after somebody deleted the device, until [`Self::reopen`].
+    pub fn device_is_gone(&self) -> bool {
+        self.shared.device_gone.load(Ordering::Acquire)
+    }
+
+    /// Makes the device anew and hands it to the workers. Sessions stay.
+    ///
+    /// # Errors
+    /// What the kernel says of the device.
+    pub fn reopen(&self) -> io::Result<()> {
+        let tun = open_device(&self.shared.options)?;
+        let coalesce = (tun.tso, tun.uso);
+        for (place, queue) in self.shared.successors.iter().zip(tun.queues) {
+            *place.lock().unwrap_or_else(PoisonError::into_inner) = Some((queue, coalesce));
+        }
+        self.shared.device_gone.store(false, Ordering::Release);
+        for waker in &self.wakers {
+            waker.wake();
+        }
+        Ok(())
     }
 
     /// Every peer, by name.
@@ -186,6 +211,16 @@ impl Drop for Dataplane {
             let _ = thread.join();
         }
     }
+}
+
+fn open_device(options: &Options) -> io::Result<Tun> {
+    Tun::open(&TunConfig {
+        name: options.device.clone(),
+        mtu: options.mtu,
+        queues: options.workers.max(1),
+        tso: options.offload.tun_tso,
+        uso: options.offload.tun_uso,
+    })
 }
 
 fn thread(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {

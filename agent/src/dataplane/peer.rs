@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use warren_crypto::tunnel::{Identity, Opened, Tunnel, TunnelConfig, TunnelError};
@@ -42,7 +42,8 @@ pub(super) struct Peer {
     slot: Slot,
     spec: PeerSpec,
     mtu: usize,
-    session: Mutex<Session>,
+    /// Shared with the same peer under its older descriptions, which a worker may still be reading.
+    session: Arc<Mutex<Session>>,
 }
 
 /// What changes with every packet; behind the peer's mutex.
@@ -101,7 +102,7 @@ impl Peer {
             asked: false,
             single_trains: 0,
         };
-        Self { slot, mtu: peer_mtu(&spec, mtu), spec, session: Mutex::new(session) }
+        Self { slot, mtu: peer_mtu(&spec, mtu), spec, session: Arc::new(Mutex::new(session)) }
     }
 
     /// The same tunnel under a changed description, or `None` when the change needs a new tunnel.
@@ -152,23 +153,9 @@ impl Peer {
 }
 
 /// A peer's new description with the session of the old one.
-pub(super) fn inherit(old: &Peer, spec: PeerSpec, identity: &Identity, mtu: u16) -> Peer {
-    let new = Peer::new(old.slot, spec, identity, mtu);
-    {
-        let (mut from, mut to) = (old.lock(), new.lock());
-        // The old snapshot may still be read by a worker for a moment: it then finds a fresh tunnel without a session.
-        std::mem::swap(&mut from.tunnel, &mut to.tunnel);
-        std::mem::swap(&mut from.waiting, &mut to.waiting);
-        to.waiting_bytes = std::mem::take(&mut from.waiting_bytes);
-        to.counters = from.counters;
-        to.attempts = from.attempts;
-        to.greeted = from.greeted;
-        if from.endpoints == to.endpoints {
-            to.endpoint = from.endpoint;
-            to.local = from.local;
-        }
-    }
-    new
+pub(super) fn inherit(old: &Peer, spec: PeerSpec, mtu: u16) -> Peer {
+    old.lock().may_be_at(&spec.endpoints);
+    Peer { slot: old.slot, mtu: peer_mtu(&spec, mtu), spec, session: Arc::clone(&old.session) }
 }
 
 fn peer_mtu(spec: &PeerSpec, own: u16) -> usize {
@@ -188,6 +175,15 @@ impl Session {
         if self.endpoint != Some(from) || self.local != to {
             self.endpoint = Some(from);
             self.local = to;
+        }
+    }
+
+    /// The peer is published to be elsewhere: the next datagram goes there.
+    fn may_be_at(&mut self, endpoints: &[SocketAddr]) {
+        if self.endpoints != endpoints {
+            self.endpoints = endpoints.to_vec();
+            self.endpoint = endpoints.first().copied();
+            self.local = None;
         }
     }
 

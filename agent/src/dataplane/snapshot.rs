@@ -51,7 +51,7 @@ impl Snapshot {
             match self.by_key(&spec.public_key).filter(|old| old.keeps_tunnel(spec)) {
                 Some(old) if old.is(spec) => slots[old.slot() as usize] = Some(Arc::clone(old)),
                 Some(old) => {
-                    let kept = peer::inherit(old, spec.clone(), identity, mtu);
+                    let kept = peer::inherit(old, spec.clone(), mtu);
                     slots[old.slot() as usize] = Some(Arc::new(kept));
                 }
                 None => fresh.push(spec),

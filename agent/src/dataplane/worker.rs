@@ -5,8 +5,8 @@ mod inbound;
 mod outbound;
 
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use arc_swap::Cache;
 use warren_io::{Sent, TunQueue, UdpSocket, Waker};
@@ -17,7 +17,7 @@ use super::clerk::Mailbox;
 use super::counters::WorkerCounters;
 use super::peer::Destination;
 use super::snapshot::Snapshot;
-use super::{Shared, peer};
+use super::{Queue, Shared, peer};
 use outbound::Stage;
 
 /// Everything one worker owns.
@@ -25,6 +25,8 @@ pub(super) struct Worker {
     number: usize,
     shared: Arc<Shared>,
     queue: TunQueue,
+    /// Somebody deleted the device: its queue is not read until a successor comes.
+    queue_is_gone: bool,
     clerk: Mailbox,
     waker: Arc<Waker>,
     stage: Stage,
@@ -42,15 +44,15 @@ impl Worker {
     pub(super) fn new(
         number: usize,
         shared: Arc<Shared>,
-        queue: TunQueue,
+        (queue, (tcp, udp)): Queue,
         clerk: Mailbox,
         waker: Arc<Waker>,
-        (tcp, udp): (bool, bool),
     ) -> Self {
         Self {
             number,
             shared,
             queue,
+            queue_is_gone: false,
             clerk,
             waker,
             stage: Stage::default(),
@@ -81,8 +83,38 @@ impl Worker {
         }
     }
 
-    fn wait(&self) -> std::io::Result<()> {
-        warren_io::wait(self.queue.as_raw_fd(), self.socket().as_raw_fd(), &self.waker, -1).map(|_| ())
+    fn wait(&mut self) -> std::io::Result<()> {
+        let tun = if self.queue_is_gone { -1 } else { self.queue.as_raw_fd() };
+        let ready = warren_io::wait(tun, self.socket().as_raw_fd(), &self.waker, -1)?;
+        if ready.woken {
+            self.take_successor();
+        }
+        Ok(())
+    }
+
+    /// The device was deleted: go on with the new one, or tell whoever can make it.
+    fn lose_queue(&mut self) {
+        self.queue_is_gone = true;
+        {
+            let place = self.successor();
+            if place.is_none() {
+                self.shared.device_gone.store(true, Ordering::Release);
+            }
+        }
+        self.take_successor();
+    }
+
+    fn take_successor(&mut self) {
+        let successor = self.successor().take();
+        if let Some((queue, (tcp, udp))) = successor {
+            self.queue = queue;
+            self.queue_is_gone = false;
+            self.inbound = Inbound::new(tcp, udp);
+        }
+    }
+
+    fn successor(&self) -> MutexGuard<'_, Option<Queue>> {
+        self.shared.successors[self.number].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn socket(&self) -> &UdpSocket {

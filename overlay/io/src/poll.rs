@@ -47,7 +47,7 @@ impl Waker {
     }
 }
 
-/// Waits until one of them has something, or `timeout_ms` has passed.
+/// Waits until one of them has something, or `timeout_ms` has passed. A negative `tun` is not looked at.
 ///
 /// # Errors
 /// What poll(2) says, other than EINTR.

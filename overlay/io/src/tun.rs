@@ -115,6 +115,11 @@ impl TunQueue {
         if written < 0 { Err(io::Error::last_os_error()) } else { Ok(written as usize) }
     }
 
+    /// Whether an error of [`Self::recv`] means that the device is gone, deleted under us (`EBADFD`, drivers/net/tun.c).
+    pub fn is_gone(error: &io::Error) -> bool {
+        matches!(error.raw_os_error(), Some(libc::EBADFD))
+    }
+
     /// True when the kernel takes and gives vnet headers, so that superpackets may be written.
     pub fn has_vnet(&self) -> bool {
         self.vnet

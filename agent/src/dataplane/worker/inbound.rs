@@ -26,14 +26,14 @@ type Held<'s> = Option<(Slot, MutexGuard<'s, Session>)>;
 impl Worker {
     /// Takes trains off the socket and delivers them; false when there was none.
     pub(super) fn receive_turn(&mut self, snapshot: &Snapshot) -> bool {
-        let (mut bytes, mut trains) = (0, 0);
-        while bytes < TURN_BYTES && trains < TURN_TRAINS {
+        let (mut bytes, mut trains, mut errors) = (0, 0, 0);
+        while bytes < TURN_BYTES && trains + errors < TURN_TRAINS {
             let received = match self.shared.sockets[self.number].recv(&mut self.train) {
                 Ok(received) => received,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
                 // An ICMP error of an earlier send, or a signal; the next call is fine.
                 Err(_) => {
-                    trains += 1;
+                    errors += 1;
                     continue;
                 }
             };
@@ -57,6 +57,11 @@ impl Worker {
     ) {
         let mut held: Held<'_> = None;
         for datagram in datagrams {
+            if self.inbound.is_full_for(datagram.len()) {
+                // The kernel's work is not done under a peer's lock.
+                drop(held.take());
+                self.deliver();
+            }
             match Message::classify(datagram) {
                 Some(Message::Data { peer, .. }) => {
                     if held.as_ref().is_none_or(|(slot, _)| *slot != peer) {
@@ -86,9 +91,6 @@ impl Worker {
         datagram: &[u8],
         (from, to): (SocketAddr, Option<IpAddr>),
     ) {
-        if self.inbound.is_full_for(datagram.len()) {
-            self.deliver();
-        }
         let had_session = session.tunnel.has_session();
         let mut opening = Opening { session, from, to };
         match self.inbound.open(&snapshot.table, slot, datagram, &mut opening) {

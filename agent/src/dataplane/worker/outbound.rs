@@ -3,8 +3,8 @@
 use std::io::IoSlice;
 use std::net::IpAddr;
 
-use warren_io::Train;
 use warren_io::tun::FRAME_MAX;
+use warren_io::{Train, TunQueue};
 use warren_overlay::drops::DropReason;
 use warren_overlay::forward::{self, Batch, Slot};
 use warren_overlay::icmp;
@@ -67,8 +67,16 @@ impl Worker {
 
     fn take_frames(&mut self, snapshot: &Snapshot) -> usize {
         let (mut used, mut taken) = (0, 0);
-        while taken < FRAMES_MAX && used < TURN_BYTES {
-            let Ok(len) = self.queue.recv(&mut self.stage.buf[used..used + FRAME_MAX]) else { break };
+        while taken < FRAMES_MAX && used < TURN_BYTES && !self.queue_is_gone {
+            let len = match self.queue.recv(&mut self.stage.buf[used..used + FRAME_MAX]) {
+                Ok(len) => len,
+                Err(error) => {
+                    if TunQueue::is_gone(&error) {
+                        self.lose_queue();
+                    }
+                    break;
+                }
+            };
             taken += 1;
             match classify(&self.stage.buf[used..used + len], snapshot) {
                 Ok((slot, view, vnet)) => {

@@ -1,0 +1,29 @@
+//! The tunnel's device, taken away under a running agent.
+
+use warren_tests::stream::transfer;
+use warren_tests::{Family, Lab, Node, Plan, eventually, ping, static_mesh_with};
+
+#[test]
+fn a_deleted_device_is_made_anew_and_meanwhile_nothing_leaves_in_clear() {
+    for workers in [1_i64, 3] {
+        let lab = Lab::with(Plan { overlay: Family::Dual, ..Plan::default() });
+        let sniffer = lab.sniff();
+        let nodes: [Node; 2] = lab.nodes();
+        let [one, two] = nodes.each_ref().map(Node::pod);
+        let agents = static_mesh_with(&nodes, |_, settings| {
+            settings.set("workers", "count", workers);
+        });
+        assert!(ping(one.namespace(), two.address()));
+        for time in 1..=3 {
+            nodes[0].namespace().ip("link del warren0");
+            for address in two.addresses() {
+                eventually(10, "the Pods reach each other again", || ping(one.namespace(), *address).then_some(()));
+            }
+            agents[0].until("the repair is counted", |status| status.repairs() >= time);
+        }
+        agents[0].until("all is well again", |status| status.ready());
+        transfer(one.namespace(), two.namespace(), two.address(), 50);
+        transfer(two.namespace(), one.namespace(), one.address(), 50);
+        sniffer.assert_encrypted();
+    }
+}
