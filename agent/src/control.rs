@@ -7,6 +7,7 @@ mod desired;
 mod reconcile;
 mod report;
 mod start;
+mod underlay;
 mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,11 +26,15 @@ use crate::admin;
 use crate::config::Config;
 use crate::dataplane::Dataplane;
 use crate::host::Host;
+use crate::proven::Proven;
 use crate::registry::cache::Cached;
 use crate::registry::{self, Health};
 
 /// How often the control plane looks at its tunnels, deadlines and counters.
 const PULSE: Duration = Duration::from_secs(1);
+
+/// How often the host is read back although nothing was heard.
+const LOOK: Duration = Duration::from_secs(30);
 
 /// How long leaving may take.
 const LEAVE: Duration = Duration::from_secs(10);
@@ -95,7 +100,7 @@ struct Control {
     /// When the hold wants to be asked again.
     deadline: Option<Instant>,
     /// Peers with whom a tunnel has stood: never again in clear.
-    proven: BTreeSet<NodeName>,
+    proven: Proven,
     health: BTreeMap<&'static str, Health>,
     publish: watch::Sender<Option<Record>>,
     events: mpsc::Receiver<registry::Event>,
@@ -106,6 +111,8 @@ struct Control {
     /// What the kernel would do against us.
     host_problems: Vec<String>,
     next_check: Instant,
+    /// When the host is read back whole, whatever was heard.
+    next_look: Instant,
     repairs: u64,
     leaving: bool,
 }
@@ -139,7 +146,13 @@ impl Control {
 
     async fn learn(&mut self, event: registry::Event) {
         match event {
-            registry::Event::Snapshot(snapshot) => self.snapshot = Some(snapshot),
+            registry::Event::Snapshot(snapshot) => {
+                let known = self.cluster();
+                self.snapshot = Some(snapshot);
+                if self.cluster() != known {
+                    self.look_at_underlay().await;
+                }
+            }
             registry::Event::Static(statics) => self.statics = statics,
             registry::Event::Health(health) => {
                 if health.ok {
@@ -156,13 +169,16 @@ impl Control {
 
     /// Once a second: whose tunnel stands, whose grace is over, whether the host still is as it should be.
     async fn pulse(&mut self) {
-        let proven: BTreeSet<_> = self.alive().difference(&self.proven).cloned().collect();
-        let due = self.hold_is_due(Instant::now());
-        if !proven.is_empty() || due {
-            self.proven.extend(proven);
+        let proven = self.proven.add(&self.alive(), &self.peers);
+        if proven || self.hold_is_due(Instant::now()) || self.host_problem.is_some() {
             self.reconcile().await;
         }
         if self.dataplane.device_is_gone() {
+            self.repair().await;
+        }
+        if Instant::now() >= self.next_look {
+            self.next_look = Instant::now() + LOOK;
+            self.host.distrust();
             self.repair().await;
         }
         if Instant::now() >= self.next_check {
@@ -176,6 +192,9 @@ impl Control {
         self.path_mtus.clear();
         self.next_check = Instant::now();
         self.restore_device();
+        if self.look_at_underlay().await {
+            return self.reconcile().await;
+        }
         let writes = self.apply_host().await;
         if writes > 0 {
             self.repairs += u64::from(writes);

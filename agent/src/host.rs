@@ -33,7 +33,7 @@ use crate::config::Mode;
 use crate::status::GuardStatus;
 pub use discover::{Underlay, UnderlayDevice};
 use guard::Guard;
-use monitor::Repairs;
+use monitor::{Heard, Repairs};
 use netlink::Netlink;
 pub use survey::{Survey, survey};
 use sysctl::Sysctls;
@@ -59,6 +59,8 @@ pub struct Desired {
     pub networks: BTreeSet<IpNet>,
     /// Prefixes of peers with whom a tunnel has stood: never in clear again, also in `permissive`.
     pub proven_cidrs: BTreeSet<IpNet>,
+    /// Node addresses of such peers: the same in mode `nodes`.
+    pub proven_nodes: BTreeSet<IpAddr>,
     /// Tunnel or nothing, or a roll-out.
     pub enforcement: Enforcement,
     /// Which traffic is carried.
@@ -128,6 +130,7 @@ pub struct Host {
     guard: Guard,
     sysctls: Sysctls,
     repairs: Arc<Repairs>,
+    heard: Arc<Heard>,
     last: Option<Desired>,
     state_dir: PathBuf,
 }
@@ -143,6 +146,7 @@ impl Host {
             guard: Guard::new(state_dir),
             sysctls: Sysctls::open(state_dir),
             repairs: Arc::new(Repairs::new()),
+            heard: Arc::new(Heard::default()),
             last: None,
             state_dir: state_dir.to_owned(),
         })
@@ -154,7 +158,12 @@ impl Host {
     /// When `nft` is missing or refuses, or when `desired` would cut off the node itself.
     pub fn guard(&mut self, desired: &Desired) -> Result<Applied, HostError> {
         validate(desired)?;
-        Ok(Applied { writes: self.guard.apply(desired)? })
+        let touched = self.heard.touched();
+        let applied = self.guard.apply(desired, touched);
+        if applied.is_err() {
+            self.heard.touch();
+        }
+        Ok(Applied { writes: applied? })
     }
 
     /// Brings the host in line: guard, link, addresses, routes, rules, in this order, and only what differs.
@@ -162,14 +171,21 @@ impl Host {
     /// # Errors
     /// When the kernel refuses, when the device is missing, or when `desired` would cut off the node itself.
     pub async fn apply(&mut self, desired: &Desired) -> Result<Applied, HostError> {
-        let mut writes = self.guard(desired)?.writes;
-        writes += self.sysctls.apply(desired);
-        writes += apply::routing(&self.netlink, desired).await?;
         let same = self.last.as_ref() == Some(desired);
+        let writes = self.guard(desired)?.writes + self.route(desired).await?.writes;
         if same && writes > 0 {
             self.repairs.count();
         }
-        if !same {
+        Ok(Applied { writes })
+    }
+
+    /// Everything but the guard, which must stand already.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or when the device is missing.
+    pub async fn route(&mut self, desired: &Desired) -> Result<Applied, HostError> {
+        let writes = self.sysctls.apply(desired) + apply::routing(&self.netlink, desired).await?;
+        if self.last.as_ref() != Some(desired) {
             self.last = Some(desired.clone());
         }
         Ok(Applied { writes })
@@ -192,7 +208,12 @@ impl Host {
     /// A message whenever somebody changed links, addresses, routes, rules or the guard; then [`Host::apply`] again.
     /// Slows down while somebody fights us.
     pub fn monitor(&self) -> mpsc::Receiver<()> {
-        monitor::monitor(Arc::clone(&self.repairs))
+        monitor::monitor(Arc::clone(&self.repairs), Arc::clone(&self.heard))
+    }
+
+    /// The next [`Host::apply`] looks at the guard whatever was heard.
+    pub fn distrust(&self) {
+        self.heard.touch();
     }
 
     /// How often [`Host::apply`] found something undone although nothing new was asked for.

@@ -11,5 +11,6 @@ pub mod host;
 pub mod keyfile;
 pub mod log;
 pub mod preflight;
+pub mod proven;
 pub mod registry;
 pub mod status;

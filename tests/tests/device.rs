@@ -27,3 +27,22 @@ fn a_deleted_device_is_made_anew_and_meanwhile_nothing_leaves_in_clear() {
         sniffer.assert_encrypted();
     }
 }
+
+#[test]
+fn an_underlay_device_that_comes_later_is_guarded() {
+    let lab = Lab::new();
+    let [node]: [Node; 1] = lab.nodes();
+    let mut settings = node.settings();
+    settings.unset("node", "addresses");
+    let agent = node.start(&settings);
+    agent.ready();
+    let guard = || node.namespace().run(&["nft", "list", "table", "inet", "warren"]);
+    assert!(!guard().contains("late0"));
+    node.namespace().ip("link add late0 type veth peer name late1");
+    node.namespace().ip("addr add 198.51.100.9/24 dev late0");
+    node.namespace().ip("link set late1 up");
+    node.namespace().ip("link set late0 up");
+    eventually(5, "the guard watches the new device", || guard().contains("late0").then_some(()));
+    node.namespace().ip("addr del 198.51.100.9/24 dev late0");
+    agent.stays(2, "a device without an address for the moment stays guarded", |_| guard().contains("late0"));
+}

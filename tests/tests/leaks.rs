@@ -128,18 +128,6 @@ fn what_somebody_deletes_is_repaired_and_nothing_is_in_clear_meanwhile() {
 }
 
 #[test]
-fn a_deleted_device_ends_in_a_working_tunnel_or_a_clear_end_but_never_in_clear() {
-    let mut pair = pair();
-    pair.connected();
-    pair.nodes[0].namespace().ip("link del warren0");
-    pair.sniffer.assert_nothing_in_clear();
-    pair.agents[0].kill();
-    pair.agents[0].up();
-    pair.connected();
-    pair.sniffer.assert_encrypted();
-}
-
-#[test]
 fn a_foreign_route_or_rule_ahead_of_ours_is_reported_and_nothing_is_in_clear() {
     let pair = pair();
     let node = pair.nodes[0].namespace();

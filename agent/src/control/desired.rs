@@ -9,6 +9,7 @@ use warren_overlay::record::NodeName;
 
 use crate::config::Config;
 use crate::host::Desired;
+use crate::proven::Proven;
 
 /// IP, UDP and WireGuard headers around an inner packet, in bytes.
 pub(super) const fn overhead(v6: bool) -> u16 {
@@ -21,7 +22,7 @@ pub(super) struct Facts<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) mesh: &'a Mesh,
     pub(super) peers: &'a BTreeMap<NodeName, PeerSpec>,
-    pub(super) proven: &'a BTreeSet<NodeName>,
+    pub(super) proven: &'a Proven,
     pub(super) node_addresses: &'a BTreeSet<IpAddr>,
     pub(super) underlay_devices: &'a BTreeSet<String>,
     pub(super) mtu: u16,
@@ -69,7 +70,8 @@ pub(super) fn desired(facts: &Facts<'_>) -> Desired {
         remote_cidrs: cidrs(facts.peers),
         peer_addresses: peer_addresses.collect(),
         networks: networks(facts),
-        proven_cidrs: proven(facts),
+        proven_cidrs: facts.proven.cidrs(),
+        proven_nodes: facts.proven.addresses(),
         enforcement: facts.cluster.enforcement,
         mode: overlay.mode,
         port: facts.config.underlay.port,
@@ -85,14 +87,6 @@ pub(super) fn desired(facts: &Facts<'_>) -> Desired {
 fn networks(facts: &Facts<'_>) -> BTreeSet<IpNet> {
     let known = facts.peers.values().flat_map(|peer| peer.cidrs.iter()).chain(facts.mesh.own_cidrs.iter());
     facts.cluster.networks.iter().chain(known).copied().collect()
-}
-
-fn proven(facts: &Facts<'_>) -> BTreeSet<IpNet> {
-    let stands = facts.peers.iter().filter(|(name, _)| facts.proven.contains(*name));
-    let prefixes = |peer: &PeerSpec| -> Vec<IpNet> {
-        peer.cidrs.iter().copied().chain(peer.addresses.iter().map(|address| IpNet::from(*address))).collect()
-    };
-    stands.flat_map(|(_, peer)| prefixes(peer)).collect()
 }
 
 #[cfg(test)]

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use warren_crypto::PublicKey;
-use warren_overlay::mesh::{self, Cluster, Own, PeerSpec};
+use warren_overlay::mesh::{self, Cluster, Origin, Own, Ownership, PeerSpec};
 use warren_overlay::record::{NodeName, RECORD_VERSION, Record};
 
 use super::Control;
 use super::desired::{Facts, desired, overhead};
 use crate::config::{Cidrs, Config};
-use crate::host::Desired;
+use crate::host::{Desired, HostError};
 use crate::registry::cache::{Cache, Cached};
 
 /// How often the kernel is asked whether our routes still win.
@@ -33,11 +33,37 @@ impl Control {
         self.peers = self.on_their_paths(without_ours(effective.peers, &mesh.own_cidrs)).await;
         self.ownership = mesh.ownership.clone();
         self.mesh = mesh;
+        self.follow_proven();
+        self.remember();
+        self.take_effect().await;
+    }
+
+    /// Guard, tunnels, routes, record, in this order; what fails keeps the rest from happening until it is mended.
+    async fn take_effect(&mut self) {
+        let desired = self.desired();
+        let guarded = self.host.guard(&desired);
+        if !self.note(guarded.map(drop)) {
+            return;
+        }
         // Routes before tunnels would blackhole for a moment, tunnels before routes do nothing: tunnels first.
         self.dataplane.apply(&self.peers, &self.local_prefixes());
-        self.apply_host().await;
-        self.remember();
-        self.publish_record();
+        let routed = self.host.route(&desired).await;
+        if self.note(routed.map(drop)) {
+            self.publish_record();
+        }
+    }
+
+    /// Who had a tunnel once stays proven until an administrator says otherwise.
+    fn follow_proven(&mut self) {
+        self.proven.follow(&self.peers, &self.mesh.own_cidrs, &self.cluster().networks);
+        let statics: BTreeSet<_> = self.statics.iter().map(|peer| &peer.name).collect();
+        self.proven.forget(Origin::Static, |name| !statics.contains(name));
+        let released: BTreeSet<_> =
+            self.snapshot.iter().flat_map(|snapshot| &snapshot.released).map(|gone| &gone.node).collect();
+        let owners: BTreeSet<_> = self.ownership.owners.values().collect();
+        self.proven.forget(Origin::Registry, |name| {
+            released.contains(name) && !owners.contains(name) && !self.peers.contains_key(name)
+        });
     }
 
     pub(super) fn own(&self) -> Own {
@@ -97,22 +123,24 @@ impl Control {
     /// Brings the host in line; gives the number of writes.
     pub(super) async fn apply_host(&mut self) -> u32 {
         let desired = self.desired();
-        match self.host.apply(&desired).await {
-            Ok(applied) => {
-                if self.host_problem.take().is_some() {
-                    tracing::info!("the host is as it should be again");
-                }
-                applied.writes
+        let applied = self.host.apply(&desired).await;
+        let writes = applied.as_ref().map_or(0, |applied| applied.writes);
+        self.note(applied.map(drop));
+        writes
+    }
+
+    /// Remembers whether the host is as it should be; gives that.
+    fn note(&mut self, result: Result<(), HostError>) -> bool {
+        let problem = result.err().map(|error| error.to_string());
+        match &problem {
+            Some(problem) if self.host_problem.as_ref() != Some(problem) => {
+                tracing::error!(%problem, "the host cannot be brought in line");
             }
-            Err(error) => {
-                let problem = error.to_string();
-                if self.host_problem.as_ref() != Some(&problem) {
-                    tracing::error!(%error, "the host cannot be brought in line");
-                }
-                self.host_problem = Some(problem);
-                0
-            }
+            None if self.host_problem.is_some() => tracing::info!("the host is as it should be again"),
+            _ => {}
         }
+        self.host_problem = problem;
+        self.host_problem.is_none()
     }
 
     /// Asks the kernel whether our routes win.
@@ -135,12 +163,17 @@ impl Control {
         self.deadline.is_some_and(|deadline| now >= deadline)
     }
 
-    /// Keeps the last good mesh on disk, when a store feeds it.
+    /// Keeps on disk what a reboot must not forget: the last good mesh of a store, and who is proven.
     fn remember(&mut self) {
-        if self.config.etcd.is_none() || self.snapshot.is_none() {
+        let store = self.config.etcd.is_some();
+        if store && self.snapshot.is_none() {
             return;
         }
-        let cached = Cached { snapshot: self.snapshot.as_deref().cloned(), ownership: self.ownership.clone() };
+        let cached = Cached {
+            snapshot: self.snapshot.as_deref().filter(|_| store).cloned(),
+            ownership: if store { self.ownership.clone() } else { Ownership::default() },
+            proven: self.proven.clone(),
+        };
         if self.remembered == cached {
             return;
         }

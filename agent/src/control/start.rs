@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
 use tokio::sync::{mpsc, watch};
 use warren_crypto::PublicKey;
 use warren_crypto::tunnel::Identity;
@@ -14,8 +13,9 @@ use warren_overlay::mesh::{self, Mesh};
 
 use super::desired::{Facts, desired, overhead, registry_inside};
 use super::reconcile::{fallback, own};
+use super::underlay::{node_addresses, overlay_networks, without_pods};
 use super::{Control, Error};
-use crate::config::{Cidrs, Config, Mode};
+use crate::config::{Config, Mode};
 use crate::dataplane::{self, Dataplane};
 use crate::host::{Host, Underlay};
 use crate::registry::cache::{Cache, Cached};
@@ -36,10 +36,12 @@ impl Control {
         let mut host = Host::open(&config.node.state_dir).map_err(host_error)?;
         let cached = load_cache(&config);
         let found = host.discover(config.underlay.devices.as_ref()).await.map_err(host_error)?;
-        let underlay = without_pods(&config, &cached, found);
-        let node_addresses = config.node.addresses.clone().unwrap_or_else(|| underlay.addresses());
+        let cluster = cached.snapshot.as_ref().and_then(|snapshot| snapshot.cluster.as_ref());
+        let underlay = without_pods(&config, &overlay_networks(&config, cluster, &BTreeSet::new()), found);
+        let node_addresses = node_addresses(&config, &underlay);
         let mtu = inner_mtu(&config, &underlay, &node_addresses);
         let workers = workers(&config);
+        let remembered = cached.clone();
         let (publish, published) = watch::channel(None);
         let (events_in, events) = mpsc::channel(EVENTS);
         let changes = host.monitor();
@@ -56,14 +58,14 @@ impl Control {
             statics: config.static_peers(),
             snapshot: cached.snapshot.map(Arc::new),
             ownership: cached.ownership,
-            remembered: Cached::default(),
+            remembered,
             mesh: Mesh::default(),
             peers: BTreeMap::new(),
             path_mtus: BTreeMap::new(),
             vanished: BTreeSet::new(),
             held: None,
             deadline: None,
-            proven: BTreeSet::new(),
+            proven: cached.proven,
             health: BTreeMap::new(),
             publish,
             events,
@@ -72,6 +74,7 @@ impl Control {
             host_problem: None,
             host_problems: Vec::new(),
             next_check: Instant::now(),
+            next_look: Instant::now(),
             repairs: 0,
             leaving: false,
             node_addresses,
@@ -126,32 +129,12 @@ fn guard_first(
         cluster: &cluster,
         mesh: &mesh,
         peers: &mesh.peers,
-        proven: &BTreeSet::new(),
+        proven: &cached.proven,
         node_addresses,
         underlay_devices: &underlay.devices.keys().cloned().collect(),
         mtu,
     });
     host.guard(&desired).map(|_| ()).map_err(host_error)
-}
-
-/// The underlay without the devices on which Pods live: those that have none of the node's addresses, where these are
-/// given, or only addresses of the overlay. The guard would cut the Pods off.
-fn without_pods(config: &Config, cached: &Cached, mut underlay: Underlay) -> Underlay {
-    if config.underlay.devices.is_some() {
-        return underlay;
-    }
-    let cluster = cached.snapshot.as_ref().and_then(|snapshot| snapshot.cluster.as_ref());
-    let mut overlay: Vec<IpNet> = cluster.iter().flat_map(|cluster| &cluster.networks).copied().collect();
-    overlay.extend(&config.overlay.networks);
-    if let Cidrs::Listed(cidrs) = &config.node.cidrs {
-        overlay.extend(cidrs);
-    }
-    underlay.devices.retain(|_, device| match &config.node.addresses {
-        Some(own) => !device.addresses.is_disjoint(own),
-        None if device.addresses.is_empty() => true,
-        None => device.addresses.iter().any(|address| !overlay.iter().any(|network| network.contains(address))),
-    });
-    underlay
 }
 
 fn host_error(error: impl std::fmt::Display) -> Error {
@@ -169,11 +152,9 @@ fn check(config: &Config) -> Result<(), Error> {
 }
 
 fn load_cache(config: &Config) -> Cached {
-    // Without a store there is nothing to remember: the file is the truth.
-    if config.etcd.is_none() {
-        return Cached::default();
-    }
     match Cache::load(&config.node.state_dir) {
+        // Without a store the file is the truth, but who is proven stays so.
+        Ok(Some(cached)) if config.etcd.is_none() => Cached { proven: cached.proven, ..Cached::default() },
         Ok(Some(cached)) => cached,
         Ok(None) => Cached::default(),
         Err(error) => {

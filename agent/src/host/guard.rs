@@ -23,6 +23,8 @@ pub const TABLE: &str = "warren";
 pub(super) struct Guard {
     state_dir: PathBuf,
     loaded: Option<Loaded>,
+    /// The devices with egress hooks and their numbers.
+    devices: Vec<(String, String)>,
 }
 
 struct Loaded {
@@ -32,15 +34,18 @@ struct Loaded {
 
 impl Guard {
     pub(super) fn new(state_dir: &Path) -> Self {
-        Self { state_dir: state_dir.to_owned(), loaded: saved::read(state_dir).map(Loaded::from) }
+        Self { state_dir: state_dir.to_owned(), loaded: saved::read(state_dir).map(Loaded::from), devices: Vec::new() }
     }
 
-    /// Loads what `desired` asks for unless it is there; gives the number of writes.
-    pub(super) fn apply(&mut self, desired: &Desired) -> Result<u32, HostError> {
+    /// Loads what `desired` asks for unless it is there; gives the number of writes. Unless somebody `touched` nftables,
+    /// what was seen loaded still is.
+    pub(super) fn apply(&mut self, desired: &Desired, touched: bool) -> Result<u32, HostError> {
         let devices = present(&desired.underlay_devices);
-        let ruleset = ruleset::build(desired, &devices);
-        let intact =
-            |loaded: &Loaded| loaded.ruleset == ruleset && is_loaded(&loaded.listing) && list() == loaded.listing;
+        let ruleset = ruleset::build(desired, &devices.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>());
+        // A device that was made anew under its old name has lost its egress hook.
+        let touched = std::mem::replace(&mut self.devices, devices.clone()) != devices || touched;
+        let still = |loaded: &Loaded| !touched || list() == loaded.listing;
+        let intact = |loaded: &Loaded| loaded.ruleset == ruleset && is_loaded(&loaded.listing) && still(loaded);
         if self.loaded.as_ref().is_some_and(intact) {
             return Ok(0);
         }
@@ -61,10 +66,11 @@ impl From<(Value, Value)> for Loaded {
     }
 }
 
-/// Egress hooks hang on devices that exist.
-fn present(devices: &std::collections::BTreeSet<String>) -> Vec<String> {
-    let there = devices.iter().filter(|device| Path::new("/sys/class/net").join(device).exists());
-    there.cloned().collect()
+/// Egress hooks hang on devices that exist; each with its number.
+fn present(devices: &std::collections::BTreeSet<String>) -> Vec<(String, String)> {
+    let number =
+        |device: &String| std::fs::read_to_string(Path::new("/sys/class/net").join(device).join("ifindex")).ok();
+    devices.iter().filter_map(|device| Some((device.clone(), number(device)?))).collect()
 }
 
 /// One transaction; then the egress hooks, which older kernels lack.
@@ -76,7 +82,7 @@ fn load(ruleset: &Value) -> Result<(), HostError> {
     })?;
     let egress = part("netdev");
     if let Err(error) = run(&ruleset::from_scratch("netdev", egress)) {
-        tracing::debug!(%error, "no egress hook: packets that eBPF redirects are not seen by the guard");
+        tracing::warn!(%error, "no egress hook: packets that eBPF redirects are not seen by the guard");
     }
     Ok(())
 }

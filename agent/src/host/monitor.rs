@@ -3,7 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -72,12 +72,31 @@ impl Repairs {
     }
 }
 
+/// Whether anybody touched nftables since the guard was last looked at. Who does not listen must assume so.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    listening: AtomicBool,
+    silent: AtomicBool,
+}
+
+impl Heard {
+    /// Whether the guard must be looked at; says so once.
+    pub(super) fn touched(&self) -> bool {
+        let silent = self.silent.swap(true, Ordering::Relaxed);
+        !(silent && self.listening.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn touch(&self) {
+        self.silent.store(false, Ordering::Relaxed);
+    }
+}
+
 /// Starts to listen; a message means: look again.
-pub(super) fn monitor(repairs: Arc<Repairs>) -> mpsc::Receiver<()> {
+pub(super) fn monitor(repairs: Arc<Repairs>, heard: Arc<Heard>) -> mpsc::Receiver<()> {
     let (sender, receiver) = mpsc::channel(1);
     let changed = Arc::new(Notify::new());
     tokio::spawn(routing(Arc::clone(&changed)));
-    tokio::spawn(nftables(Arc::clone(&changed)));
+    tokio::spawn(nftables(Arc::clone(&changed), heard));
     tokio::spawn(async move {
         loop {
             changed.notified().await;
@@ -108,26 +127,33 @@ async fn routing(changed: Arc<Notify>) {
     }
 }
 
-async fn nftables(changed: Arc<Notify>) {
-    if let Err(error) = listen(&changed).await {
+async fn nftables(changed: Arc<Notify>, heard: Arc<Heard>) {
+    if let Err(error) = listen(&changed, &heard).await {
+        heard.listening.store(false, Ordering::Relaxed);
         tracing::warn!(%error, "changes of nftables are not heard of; they are found by checks only");
     }
 }
 
-async fn listen(changed: &Notify) -> io::Result<()> {
+async fn listen(changed: &Notify, heard: &Heard) -> io::Result<()> {
     let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
     socket.socket_mut().bind_auto()?;
     socket.socket_mut().add_membership(NFTABLES_GROUP)?;
+    heard.listening.store(true, Ordering::Relaxed);
+    heard.touch();
     let name = format!("{TABLE}\0");
     loop {
         match socket.recv_from_full().await {
             Ok((message, _)) => {
                 if message.windows(name.len()).any(|window| window == name.as_bytes()) {
+                    heard.touch();
                     changed.notify_one();
                 }
             }
             // More than the socket holds: something changed, that much is known.
-            Err(error) if error.raw_os_error() == Some(105) => changed.notify_one(),
+            Err(error) if error.raw_os_error() == Some(105) => {
+                heard.touch();
+                changed.notify_one();
+            }
             Err(error) => return Err(error),
         }
     }

@@ -75,7 +75,8 @@ pub(super) fn in_overlay(desired: &Desired, address: &IpAddr) -> bool {
 
 /// May packets for these never be in clear, also when the device is gone?
 fn sealed(desired: &Desired, net: &IpNet) -> bool {
-    desired.enforcement == Enforcement::Strict || desired.proven_cidrs.iter().any(|proven| proven.contains(net))
+    let proven = desired.proven_cidrs.iter().copied().chain(desired.proven_nodes.iter().copied().map(IpNet::from));
+    desired.enforcement == Enforcement::Strict || proven.into_iter().any(|proven| proven.contains(net))
 }
 
 fn routes(desired: &Desired) -> BTreeSet<Route> {
@@ -84,6 +85,8 @@ fn routes(desired: &Desired) -> BTreeSet<Route> {
     if desired.enforcement == Enforcement::Strict {
         routes.extend(desired.networks.iter().map(|net| Route::dead_end(table, *net)));
     }
+    // Also of a proven peer that is gone.
+    routes.extend(desired.proven_cidrs.iter().map(|net| Route::dead_end(table, *net)));
     let peers = desired.peer_addresses.iter().filter(|(address, _)| !desired.node_addresses.contains(address));
     let peers = peers
         .map(|(address, mtu)| (if in_overlay(desired, address) { table } else { nodes }, IpNet::from(*address), *mtu));

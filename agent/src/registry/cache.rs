@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use warren_overlay::mesh::{Ownership, Snapshot};
 
+use crate::proven::Proven;
+
 /// Larger than 5,000 records with their allocations.
 const FILE_MAX: u64 = 64 << 20;
 const FILE: &str = "mesh.json";
@@ -20,6 +22,9 @@ pub struct Cached {
     pub snapshot: Option<Snapshot>,
     /// Who owned what.
     pub ownership: Ownership,
+    /// With whom a tunnel has stood.
+    #[serde(default)]
+    pub proven: Proven,
 }
 
 /// Why the file cannot be used. Never fatal: the agent starts without.

@@ -108,6 +108,7 @@ pub(crate) fn desired() -> Desired {
         peer_addresses: BTreeMap::from([(address("192.168.77.2"), 1420), (address("fd77::2"), 1420)]),
         networks: BTreeSet::from([net("10.42.0.0/16"), net("fd42::/16")]),
         proven_cidrs: BTreeSet::new(),
+        proven_nodes: BTreeSet::new(),
         enforcement: Enforcement::Strict,
         mode: Mode::Pods,
         port: 51840,

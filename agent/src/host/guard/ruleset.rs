@@ -127,12 +127,11 @@ impl Rules<'_> {
         let desired = self.desired;
         let peers = desired.peer_addresses.keys().filter(|address| !in_overlay(desired, address));
         let nodes: BTreeSet<_> = peers.chain(&desired.node_addresses).map(|address| IpNet::from(*address)).collect();
-        // A proven peer's node address is no overlay prefix: its datagrams must pass.
-        let (proven_nodes, proven) = desired.proven_cidrs.iter().copied().partition(|net| nodes.contains(net));
+        let proven_nodes = desired.proven_nodes.iter().map(|address| IpNet::from(*address)).collect();
         let in_nodes = |set| if desired.mode == Mode::Nodes { elements(set, v6) } else { Vec::new() };
         [
             ("overlay", elements(&overlay_prefixes(desired), v6)),
-            ("proven", elements(&proven, v6)),
+            ("proven", elements(&desired.proven_cidrs, v6)),
             ("nodes", in_nodes(&nodes)),
             ("proven_nodes", in_nodes(&proven_nodes)),
         ]
