@@ -71,7 +71,7 @@ enum Verb {
         id: Option<String>,
     },
     /// Allocate a node's CIDRs, make its etcd user where the store has authentication, and print its configuration file.
-    AddNode(add_node::Args),
+    AddNode(Box<add_node::Args>),
     /// Take back a node's CIDRs, its record, and its etcd user, for good.
     Release {
         /// The node.
@@ -98,7 +98,7 @@ pub fn run(command: Command, config: impl FnOnce() -> Result<Config, String>) ->
                 let wanted = cluster_of(networks, permissive, id)?;
                 init(&mut client, &keys, wanted, change).await
             }
-            Verb::AddNode(args) => add_node::run(&mut client, &keys, &etcd, args).await,
+            Verb::AddNode(args) => add_node::run(&mut client, &keys, &etcd, *args).await,
             Verb::Release { name, forgotten } => release(&mut client, &keys, &name, &forgotten).await,
         }
     })?;

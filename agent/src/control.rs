@@ -84,6 +84,7 @@ struct Control {
     dataplane: Arc<Dataplane>,
     host: Host,
     underlay_devices: BTreeSet<String>,
+    gateways: BTreeSet<IpAddr>,
     hold: Hold,
     statics: Vec<StaticPeer>,
     snapshot: Option<Arc<Snapshot>>,

@@ -100,8 +100,13 @@ fn snapshot(count: u32) -> Snapshot {
 }
 
 fn mesh(criterion: &mut Criterion) {
-    let own =
-        Own { name: name(9_999), public_key: PublicKey::from_bytes([9; 32]), addresses: [].into(), cidrs: [].into() };
+    let own = Own {
+        name: name(9_999),
+        public_key: PublicKey::from_bytes([9; 32]),
+        addresses: [].into(),
+        cidrs: [].into(),
+        protected: [].into(),
+    };
     let (snapshot, fallback) = (snapshot(5_000), Cluster::default());
     let memory = compute(&own, Some(&snapshot), &[], &Ownership::default(), &fallback);
     assert!(memory.peers.len() == 5_000 && memory.refusals.is_empty(), "the mesh is whole");

@@ -9,6 +9,7 @@ use warren_crypto::{PresharedKey, PublicKey};
 
 use crate::record::NodeName;
 
+mod claims;
 mod compute;
 mod ranges;
 #[cfg(test)]
@@ -145,6 +146,8 @@ pub struct Own {
     pub addresses: BTreeSet<IpAddr>,
     /// The CIDRs it asks for (`[]` with a store that allocates: whatever is allocated to it).
     pub cidrs: BTreeSet<IpNet>,
+    /// Addresses that this host depends on: its gateways, its registry. A peer needs a grant for these.
+    pub protected: BTreeSet<IpAddr>,
 }
 
 /// Who owned what, remembered on disk so that a wiped or restored store cannot hand a live CIDR to another node.
@@ -152,6 +155,22 @@ pub struct Own {
 pub struct Ownership {
     /// Prefix to owner.
     pub owners: BTreeMap<IpNet, NodeName>,
+    /// Public key to the peer that has it.
+    #[serde(default)]
+    pub keys: BTreeMap<PublicKey, NodeName>,
+    /// Node address to the peer that has it.
+    #[serde(default)]
+    pub addresses: BTreeMap<IpAddr, NodeName>,
+}
+
+impl Ownership {
+    /// Forgets the keys and addresses of peers that are no longer there; true when there were any.
+    pub fn forget_absent(&mut self, peers: &BTreeMap<NodeName, PeerSpec>) -> bool {
+        let before = (self.keys.len(), self.addresses.len());
+        self.keys.retain(|_, owner| peers.contains_key(owner));
+        self.addresses.retain(|_, owner| peers.contains_key(owner));
+        before != (self.keys.len(), self.addresses.len())
+    }
 }
 
 /// Why a record, a claim or a static peer was not taken.
@@ -162,7 +181,7 @@ pub struct Refusal {
     /// What was refused: the whole record, or one prefix of it.
     pub cidr: Option<IpNet>,
     /// A stable name: `malformed`, `oversized`, `unknown_version`, `name_mismatch`, `duplicate_key`, `duplicate_name`,
-    /// `reserved_range`, `overlap`, `not_allocated`, `node_address`, `own_key`, ...
+    /// `reserved_range`, `overlap`, `not_allocated`, `node_address`, `needs_grant`, `granted_elsewhere`, `own_key`, ...
     pub reason: String,
     /// For people: what, where, what to do.
     pub detail: String,

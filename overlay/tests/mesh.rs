@@ -47,6 +47,7 @@ fn own() -> Own {
         public_key: PublicKey::from_bytes([200; 32]),
         addresses: ["192.0.2.200".parse().unwrap()].into(),
         cidrs: BTreeSet::new(),
+        protected: BTreeSet::new(),
     }
 }
 

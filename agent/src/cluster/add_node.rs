@@ -1,6 +1,7 @@
 //! `warren cluster add-node NAME`: CIDRs, a user where the store has users, and one file to carry to the host.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use etcd_client::Client;
@@ -9,7 +10,7 @@ use warren_overlay::record::NodeName;
 
 use super::{access, cluster, etcd_table, explain, list, toml_string, wants, write_secret};
 use crate::config::Etcd;
-use crate::registry::etcd::{self, Keys};
+use crate::registry::etcd::{self, Keys, Want};
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Args {
@@ -18,6 +19,10 @@ pub(super) struct Args {
     /// CIDR for its Pods; may be given several times. Without it a free one is taken for each family.
     #[arg(long = "cidr", value_name = "CIDR")]
     cidrs: Vec<IpNet>,
+    /// Grant the node this address of its own; nobody else may claim it then. Needed only for a node that is the gateway
+    /// of others, or on which etcd runs. May be given several times.
+    #[arg(long = "address", value_name = "IP")]
+    addresses: Vec<IpAddr>,
     /// Length of a CIDR that is chosen, IPv4.
     #[arg(long, default_value_t = 24)]
     cidr_length: u8,
@@ -35,6 +40,21 @@ pub(super) struct Args {
 pub(super) async fn run(client: &mut Client, keys: &Keys, etcd: &Etcd, args: Args) -> Result<(), String> {
     let cluster = cluster(client, keys).await?;
     let cluster = cluster.ok_or("the cluster is not set up: run `warren cluster init` first")?;
+    let inside = |cidr: &IpNet| cluster.networks.iter().any(|network| network.contains(cidr));
+    if let Some(outside) = args.cidrs.iter().find(|cidr| !inside(cidr)) {
+        return Err(format!(
+            "--cidr {outside} is not inside the cluster network; --address grants a node's own address"
+        ));
+    }
+    let addresses: Vec<_> = args.addresses.iter().copied().map(IpNet::from).collect();
+    if let Some(pod) = addresses.iter().find(|address| inside(address)) {
+        return Err(format!("--address {} is inside the cluster network: give it with --cidr {pod}", pod.addr()));
+    }
+    for address in addresses {
+        let none = BTreeMap::new();
+        let given = etcd::allocate(client, keys, &args.name, &Want::This(address), &cluster.networks, &none).await;
+        given.map_err(|error| explain(&error))?;
+    }
     let mut cidrs = Vec::new();
     if !args.no_cidr {
         for want in wants(&args.cidrs, &cluster.networks, (args.cidr_length, args.cidr_length_v6)) {

@@ -30,9 +30,7 @@ pub(super) struct Facts<'a> {
 
 /// An etcd address inside the cluster network: the way to the store would lead through the tunnel that needs the store.
 pub(super) fn registry_inside(config: &Config, networks: &BTreeSet<IpNet>) -> Option<String> {
-    let endpoints = config.etcd.iter().flat_map(|etcd| &etcd.endpoints);
-    let inside = endpoints.filter_map(|url| {
-        let address = address_of(url)?;
+    let inside = registry_addresses(config).filter_map(|address| {
         let network = networks.iter().find(|network| network.contains(&address))?;
         Some(format!(
             "etcd.endpoints: {address} is inside the cluster network {network}: the tunnel would carry the registry that \
@@ -40,6 +38,11 @@ pub(super) fn registry_inside(config: &Config, networks: &BTreeSet<IpNet>) -> Op
         ))
     });
     inside.min()
+}
+
+/// Where the registry is, as far as it is given by address.
+pub(super) fn registry_addresses(config: &Config) -> impl Iterator<Item = IpAddr> + '_ {
+    config.etcd.iter().flat_map(|etcd| &etcd.endpoints).filter_map(|url| address_of(url))
 }
 
 /// The address in a URL; `None` for names, which are not looked up here.

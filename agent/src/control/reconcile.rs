@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use warren_crypto::PublicKey;
-use warren_overlay::mesh::{self, Cluster, Origin, Own, Ownership, PeerSpec};
+use warren_overlay::hold::Effective;
+use warren_overlay::mesh::{self, Cluster, Mesh, Origin, Own, Ownership, PeerSpec};
 use warren_overlay::record::{NodeName, RECORD_VERSION, Record};
 
 use super::Control;
-use super::desired::{Facts, desired, overhead};
+use super::desired::{Facts, desired, overhead, registry_addresses};
 use crate::config::{Cidrs, Config};
 use crate::host::{Desired, HostError};
 use crate::registry::cache::{Cache, Cached};
@@ -21,11 +22,12 @@ const CHECK_PERIOD: Duration = Duration::from_secs(15);
 impl Control {
     /// Computes the mesh anew and makes data path, host, disk and registry follow.
     pub(super) async fn reconcile(&mut self) {
-        let snapshot = self.snapshot.as_deref();
-        let mesh = mesh::compute(&self.own(), snapshot, &self.statics, &self.ownership, &self.fallback());
-        let alive = self.not_known_dead();
-        let now = Instant::now();
-        let effective = self.hold.apply(mesh.peers.clone(), &alive, now);
+        let (mut mesh, mut effective) = self.compute();
+        // Whoever is gone for good claims nothing any longer, so that others may.
+        if mesh.ownership.forget_absent(&effective.peers) {
+            self.ownership = mesh.ownership;
+            (mesh, effective) = self.compute();
+        }
         self.announce(&mesh.refusals);
         self.vanished = effective.vanished.into_keys().collect();
         self.held = effective.held;
@@ -66,8 +68,16 @@ impl Control {
         });
     }
 
+    /// The mesh as the data has it, and the peers in force.
+    fn compute(&mut self) -> (Mesh, Effective) {
+        let snapshot = self.snapshot.as_deref();
+        let mesh = mesh::compute(&self.own(), snapshot, &self.statics, &self.ownership, &self.fallback());
+        let effective = self.hold.apply(mesh.peers.clone(), &self.not_known_dead(), Instant::now());
+        (mesh, effective)
+    }
+
     pub(super) fn own(&self) -> Own {
-        own(&self.config, self.public_key, &self.node_addresses)
+        own(&self.config, self.public_key, &self.node_addresses, &self.gateways)
     }
 
     pub(super) fn fallback(&self) -> Cluster {
@@ -230,13 +240,23 @@ fn without_ours(mut peers: BTreeMap<NodeName, PeerSpec>, own: &BTreeSet<IpNet>) 
 }
 
 /// This node, as far as the mesh is concerned.
-pub(super) fn own(config: &Config, public_key: PublicKey, node_addresses: &BTreeSet<IpAddr>) -> Own {
+pub(super) fn own(
+    config: &Config,
+    public_key: PublicKey,
+    node_addresses: &BTreeSet<IpAddr>,
+    gateways: &BTreeSet<IpAddr>,
+) -> Own {
     let cidrs = match &config.node.cidrs {
         Cidrs::Listed(cidrs) => cidrs.clone(),
         Cidrs::Auto { .. } => BTreeSet::new(),
     };
     let addresses = node_addresses.iter().chain(&config.overlay.address).copied().collect();
-    Own { name: config.node.name.clone(), public_key, addresses, cidrs }
+    let protected = match &config.node.cidrs {
+        Cidrs::Listed(_) => gateways.iter().copied().chain(registry_addresses(config)).collect(),
+        // Where nodes allocate for themselves, every node is trusted.
+        Cidrs::Auto { .. } => BTreeSet::new(),
+    };
+    Own { name: config.node.name.clone(), public_key, addresses, cidrs, protected }
 }
 
 /// What the configuration says of the cluster, for as long as no store says otherwise.

@@ -50,6 +50,7 @@ impl Control {
         let mut control = Self {
             public_key,
             underlay_devices: underlay.devices.keys().cloned().collect(),
+            gateways: underlay.gateways,
             mtu,
             workers,
             dataplane: Arc::new(dataplane),
@@ -117,7 +118,7 @@ fn guard_first(
     underlay: &Underlay,
     mtu: u16,
 ) -> Result<(), Error> {
-    let own = own(config, public_key, node_addresses);
+    let own = own(config, public_key, node_addresses, &underlay.gateways);
     let (snapshot, fallback) = (cached.snapshot.as_ref(), fallback(config));
     let mesh = mesh::compute(&own, snapshot, &config.static_peers(), &cached.ownership, &fallback);
     let cluster = snapshot.and_then(|snapshot| snapshot.cluster.clone()).unwrap_or(fallback);

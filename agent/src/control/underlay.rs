@@ -17,6 +17,7 @@ impl Control {
     pub(super) async fn look_at_underlay(&mut self) -> bool {
         let Ok(found) = self.host.discover(self.config.underlay.devices.as_ref()).await else { return false };
         let overlay = overlay_networks(&self.config, Some(&self.cluster()), &self.mesh.own_cidrs);
+        self.gateways.clone_from(&found.gateways);
         let named: BTreeSet<_> = found.devices.keys().cloned().collect();
         let underlay = without_pods(&self.config, &overlay, found);
         let mut devices: BTreeSet<_> = underlay.devices.keys().cloned().collect();

@@ -33,6 +33,8 @@ const INNER_KINDS: [&str; 14] = [
 pub struct Underlay {
     /// By name.
     pub devices: BTreeMap<String, UnderlayDevice>,
+    /// Where default routes lead.
+    pub gateways: BTreeSet<IpAddr>,
 }
 
 /// One device that leads to other nodes.
@@ -60,7 +62,9 @@ pub(super) async fn discover(netlink: &Netlink, names: Option<&BTreeSet<String>>
         return Err(HostError::Refused(format!("underlay.devices: there is no device {missing}; there are {known}")));
     }
     let addresses = netlink.addresses(None).await?;
-    let defaults = default_devices(netlink).await?;
+    let defaults = default_routes(netlink).await?;
+    let gateways = defaults.iter().flat_map(route::gateways).collect();
+    let defaults: BTreeSet<_> = defaults.iter().flat_map(devices).collect();
     let wanted = |link: &&Link| match names {
         Some(names) => names.contains(&link.name),
         None => is_underlay(link, &addresses, &defaults),
@@ -69,13 +73,12 @@ pub(super) async fn discover(netlink: &Netlink, names: Option<&BTreeSet<String>>
         let mtu = u16::try_from(link.mtu).unwrap_or(u16::MAX);
         (link.name.clone(), UnderlayDevice { mtu, addresses: own(link, &addresses) })
     });
-    Ok(Underlay { devices: devices.collect() })
+    Ok(Underlay { devices: devices.collect(), gateways })
 }
 
-async fn default_devices(netlink: &Netlink) -> Result<BTreeSet<u32>, HostError> {
+async fn default_routes(netlink: &Netlink) -> Result<Vec<RouteMessage>, HostError> {
     let routes = netlink.routes(MAIN).await?;
-    let defaults = routes.into_iter().filter(|route| route.header.destination_prefix_length == 0);
-    Ok(defaults.flat_map(|route| devices(&route)).collect())
+    Ok(routes.into_iter().filter(|route| route.header.destination_prefix_length == 0).collect())
 }
 
 fn devices(route: &RouteMessage) -> Vec<u32> {

@@ -123,6 +123,23 @@ pub(super) fn ip(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
+/// The next hops of a route.
+pub(super) fn gateways(message: &RouteMessage) -> Vec<IpAddr> {
+    let next_hops = |attributes: &[RouteAttribute]| -> Vec<IpAddr> {
+        let gateway = |attribute: &RouteAttribute| match attribute {
+            RouteAttribute::Gateway(address) => ip(address),
+            _ => None,
+        };
+        attributes.iter().filter_map(gateway).collect()
+    };
+    let several = message.attributes.iter().filter_map(|attribute| match attribute {
+        RouteAttribute::MultiPath(hops) => Some(hops),
+        _ => None,
+    });
+    let hops = several.flatten().flat_map(|hop| next_hops(&hop.attributes));
+    next_hops(&message.attributes).into_iter().chain(hops).collect()
+}
+
 /// The table that a route is in.
 pub(super) fn table(message: &RouteMessage) -> u32 {
     let attribute = message.attributes.iter().find_map(|attribute| match attribute {

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use warren_crypto::PublicKey;
 
+use super::claims::{Claims, granted_address};
 use super::ranges::Ranges;
 use super::{Allocation, Cluster, Entry, Mesh, Origin, Own, Ownership, PeerSpec, Refusal, Snapshot, StaticPeer};
 use crate::packet;
@@ -25,7 +26,7 @@ pub fn compute(
     fallback: &Cluster,
 ) -> Mesh {
     let cluster = snapshot.and_then(|snapshot| snapshot.cluster.as_ref()).unwrap_or(fallback);
-    let mut builder = Builder::new(own, cluster);
+    let mut builder = Builder::new(own, cluster, memory);
     if snapshot.is_none() {
         builder.take_own();
     }
@@ -33,10 +34,11 @@ pub fn compute(
         builder.take_static(peer);
     }
     if let Some(snapshot) = snapshot {
-        builder.remember(memory, snapshot);
+        builder.remember(snapshot);
         builder.take_allocations(&snapshot.allocations);
         builder.take_own_allocations();
         builder.take_entries(&snapshot.entries);
+        builder.remember_claims();
     }
     builder.finish()
 }
@@ -44,6 +46,8 @@ pub fn compute(
 struct Builder<'d> {
     own: &'d Own,
     cluster: &'d Cluster,
+    memory: &'d Ownership,
+    claims: Claims,
     ranges: Ranges,
     remembered: Ranges,
     keys: BTreeMap<PublicKey, NodeName>,
@@ -53,10 +57,12 @@ struct Builder<'d> {
 }
 
 impl<'d> Builder<'d> {
-    fn new(own: &'d Own, cluster: &'d Cluster) -> Self {
+    fn new(own: &'d Own, cluster: &'d Cluster, memory: &'d Ownership) -> Self {
         Self {
             own,
             cluster,
+            memory,
+            claims: Claims::default(),
             ranges: Ranges::default(),
             remembered: Ranges::default(),
             keys: BTreeMap::from([(own.public_key, own.name.clone())]),
@@ -130,14 +136,18 @@ impl<'d> Builder<'d> {
 
     /// What was owned stays owned until it is released by name: it counts as an allocation, older than all of the
     /// store's, so that a wiped store takes no prefix from a node that lives.
-    fn remember(&mut self, memory: &Ownership, snapshot: &Snapshot) {
+    fn remember(&mut self, snapshot: &Snapshot) {
         let released: BTreeSet<_> = snapshot.released.iter().map(|gone| (gone.cidr, &gone.node)).collect();
-        for (cidr, node) in memory.owners.iter().filter(|(cidr, node)| !released.contains(&(**cidr, node))) {
+        for (cidr, node) in self.memory.owners.iter().filter(|(cidr, node)| !released.contains(&(**cidr, node))) {
             // Memory is our own and holds no overlaps; if it was tampered with, the first one stays.
             if self.remembered.claim(*cidr, node).is_err() {
                 continue;
             }
             self.mesh.ownership.owners.insert(*cidr, node.clone());
+            if let Some(address) = granted_address(*cidr, self.cluster) {
+                self.claims.grant(address, node);
+                continue;
+            }
             // Where the configuration now says otherwise, it wins; an allocation of the same prefix reports it.
             if self.check_range(*cidr, node).is_ok() {
                 self.granted.entry(node.clone()).or_default().insert(*cidr);
@@ -149,9 +159,12 @@ impl<'d> Builder<'d> {
         let mut ordered: Vec<_> = allocations.iter().collect();
         ordered.sort_by_key(|allocation| (allocation.create_revision, allocation.cidr, allocation.node.clone()));
         for Allocation { cidr, node, .. } in ordered {
-            match self.check_remembered(*cidr, node).and_then(|()| self.check_range(*cidr, node)) {
+            let address = granted_address(*cidr, self.cluster);
+            match self.check_remembered(*cidr, node).and_then(|()| self.check_allocation(*cidr, address, node)) {
                 Ok(()) => {
-                    self.granted.entry(node.clone()).or_default().insert(*cidr);
+                    if address.is_none() {
+                        self.granted.entry(node.clone()).or_default().insert(*cidr);
+                    }
                     self.mesh.ownership.owners.insert(*cidr, node.clone());
                 }
                 Err((reason, detail)) => self.refuse(node.as_str(), Some(*cidr), reason, detail),
@@ -166,6 +179,19 @@ impl<'d> Builder<'d> {
              run `warren cluster release {owner}`"
         );
         Err(("remembered_owner", detail))
+    }
+
+    fn check_allocation(
+        &mut self,
+        cidr: IpNet,
+        address: Option<IpAddr>,
+        node: &NodeName,
+    ) -> Result<(), (&'static str, String)> {
+        match address {
+            Some(address) if self.claims.grant(address, node) => Ok(()),
+            Some(address) => Err(("overlap", format!("{address} is already granted to another node"))),
+            None => self.check_range(cidr, node),
+        }
     }
 
     /// Gives the prefix to the node, if it may have it at all.
@@ -217,7 +243,9 @@ impl<'d> Builder<'d> {
         if packet::reserved(address) {
             return Err(("reserved_range", format!("{address} is no address of a node")));
         }
-        if let Some(owner) = self.addresses.get(&address).filter(|owner| *owner != node) {
+        self.check_grant(address, node)?;
+        let remembered = self.claims.owner_of_address(address, node, self.memory);
+        if let Some(owner) = self.addresses.get(&address).filter(|owner| *owner != node).or(remembered) {
             return Err(("duplicate_address", format!("{address} is an address of {owner}")));
         }
         match self.ranges.holder_of(address).filter(|owner| *owner != node) {
@@ -226,22 +254,60 @@ impl<'d> Builder<'d> {
         }
     }
 
-    fn take_entries(&mut self, entries: &[Entry]) {
-        let mut ordered: Vec<_> = entries.iter().collect();
-        ordered.sort_by(|a, b| (a.create_revision, &a.key).cmp(&(b.create_revision, &b.key)));
-        for entry in ordered {
-            match Record::parse(&entry.value) {
-                Ok(record) => self.take_record(entry, record),
-                Err(error) => self.refuse(&entry.key, None, error.name(), error.to_string()),
+    /// What an administrator says of the address.
+    fn check_grant(&self, address: IpAddr, node: &NodeName) -> Result<(), (&'static str, String)> {
+        match self.claims.grantee(address) {
+            Some(grantee) if grantee != node => {
+                Err(("granted_elsewhere", format!("{address} was granted to {grantee}, not to {node}")))
             }
+            None if self.own.protected.contains(&address) && !self.is_static(node) => Err((
+                "needs_grant",
+                format!(
+                    "{address} is this host's gateway or registry: if it really is an address of {node}, \
+                     run `warren cluster add-node {node} --address {address}`"
+                ),
+            )),
+            _ => Ok(()),
         }
     }
 
-    fn take_record(&mut self, entry: &Entry, record: Record) {
-        if record.name.as_str() != entry.key {
-            let detail = format!("the record names {}, its key another node", record.name);
-            return self.refuse(&entry.key, None, "name_mismatch", detail);
+    fn is_static(&self, node: &NodeName) -> bool {
+        !self.claims.is_registered(node)
+    }
+
+    fn take_entries(&mut self, entries: &[Entry]) {
+        let mut ordered: Vec<_> = entries.iter().collect();
+        ordered.sort_by(|a, b| (a.create_revision, &a.key).cmp(&(b.create_revision, &b.key)));
+        let mut records = Vec::with_capacity(ordered.len());
+        for entry in ordered {
+            match Record::parse(&entry.value) {
+                Ok(record) if record.name.as_str() == entry.key => {
+                    self.claims.learn(record.clone());
+                    records.push((entry, record));
+                }
+                Ok(record) => {
+                    let detail = format!("the record names {}, its key another node", record.name);
+                    self.refuse(&entry.key, None, "name_mismatch", detail);
+                }
+                Err(error) => self.refuse(&entry.key, None, error.name(), error.to_string()),
+            }
         }
+        for (entry, record) in records {
+            self.take_record(entry, record);
+        }
+    }
+
+    /// Who has which key and address, for the time when the store says otherwise.
+    fn remember_claims(&mut self) {
+        let ownership = &mut self.mesh.ownership;
+        for peer in self.mesh.peers.values().filter(|peer| peer.origin == Origin::Registry) {
+            ownership.keys.insert(peer.public_key, peer.name.clone());
+            ownership.addresses.extend(peer.addresses.iter().map(|address| (*address, peer.name.clone())));
+        }
+        self.claims.keep_absent(self.memory, ownership);
+    }
+
+    fn take_record(&mut self, entry: &Entry, record: Record) {
         if record.name == self.own.name {
             if record.public_key != self.own.public_key {
                 let detail =
@@ -254,7 +320,8 @@ impl<'d> Builder<'d> {
             let detail = "the configuration file has a static peer of this name, which wins".to_owned();
             return self.refuse(&entry.key, None, "duplicate_name", detail);
         }
-        if let Some(owner) = self.keys.get(&record.public_key) {
+        let remembered = self.claims.owner_of_key(&record.public_key, &record.name, self.memory);
+        if let Some(owner) = self.keys.get(&record.public_key).or(remembered) {
             let reason = if *owner == self.own.name { "own_key" } else { "duplicate_key" };
             let detail = format!("{owner} has the same public key: make a new one on {}", record.name);
             return self.refuse(&entry.key, None, reason, detail);

@@ -44,6 +44,7 @@ fn own() -> Own {
         public_key: key(200),
         addresses: ["192.0.2.200".parse().unwrap()].into(),
         cidrs: BTreeSet::new(),
+        protected: BTreeSet::new(),
     }
 }
 
@@ -270,4 +271,71 @@ proptest! {
         snapshot.allocations.rotate_left((seed >> 8) as usize % n);
         prop_assert_eq!(mesh(&snapshot), straight);
     }
+}
+
+/// A node that publishes itself anew after its lease was lost: its record is the youngest.
+fn reborn(mut snapshot: Snapshot, node: &str, revision: u64) -> Snapshot {
+    for entry in snapshot.entries.iter_mut().filter(|entry| entry.key == node) {
+        entry.create_revision = revision;
+    }
+    snapshot
+}
+
+fn remembering(own: &Own, snapshot: &Snapshot, memory: &Ownership) -> Mesh {
+    compute(own, Some(snapshot), &[], memory, &Cluster::default())
+}
+
+#[test]
+fn a_lost_lease_costs_a_node_neither_its_key_nor_its_address() {
+    let known = remembering(&own(), &honest(), &Ownership::default());
+    let mut hostile = reborn(honest(), "a", 90);
+    hostile.entries.push(entry("thief", 1, "192.0.2.99", &[], 50));
+    hostile.entries.push(entry("squatter", 66, "192.0.2.1", &[], 51));
+    let mesh = remembering(&own(), &hostile, &known.ownership);
+    assert_eq!(mesh.peers[&name("a")], known.peers[&name("a")]);
+    assert!(!mesh.peers.contains_key(&name("thief")));
+    assert!(mesh.peers[&name("squatter")].addresses.is_empty());
+    let unknowing = remembering(&own(), &hostile, &Ownership::default());
+    assert!(unknowing.peers.contains_key(&name("thief")), "without memory the order of the store decides");
+}
+
+#[test]
+fn while_its_record_is_away_a_node_keeps_its_claims_and_when_it_is_gone_they_are_free() {
+    let known = remembering(&own(), &honest(), &Ownership::default());
+    let mut without = honest();
+    without.entries.retain(|entry| entry.key != "a");
+    without.entries.push(entry("heir", 1, "192.0.2.1", &[], 50));
+    let mut mesh = remembering(&own(), &without, &known.ownership);
+    assert!(!mesh.peers.contains_key(&name("heir")));
+    let peers = mesh.peers.clone();
+    assert!(mesh.ownership.forget_absent(&peers));
+    let mesh = remembering(&own(), &without, &mesh.ownership);
+    assert_eq!(mesh.peers[&name("heir")].addresses.len(), 1);
+}
+
+#[test]
+fn what_a_node_gave_up_another_may_have() {
+    let known = remembering(&own(), &honest(), &Ownership::default());
+    let mut moved = honest();
+    moved.entries.retain(|entry| entry.key != "a");
+    moved.entries.push(entry("a", 1, "192.0.2.101", &["10.1.0.0/24"], 10));
+    moved.entries.push(entry("new", 77, "192.0.2.1", &[], 60));
+    let mesh = remembering(&own(), &moved, &known.ownership);
+    assert!(mesh.peers[&name("new")].addresses.contains(&"192.0.2.1".parse().unwrap()));
+}
+
+#[test]
+fn an_address_that_this_host_depends_on_needs_a_grant() {
+    let own = Own { protected: ["192.0.2.1".parse().unwrap()].into(), ..own() };
+    let refused = remembering(&own, &honest(), &Ownership::default());
+    assert!(refused.peers[&name("a")].addresses.is_empty());
+    assert!(refused.refusals.iter().any(|refusal| refusal.reason == "needs_grant"));
+    let mut granted = honest();
+    granted.allocations.push(allocation("192.0.2.1/32", "a", 9));
+    granted.allocations.push(allocation("192.0.2.2/32", "a", 9));
+    let mesh = remembering(&own, &granted, &Ownership::default());
+    assert_eq!(mesh.peers[&name("a")].addresses.len(), 1);
+    assert!(mesh.peers[&name("b")].addresses.is_empty(), "granted to another node");
+    assert!(mesh.refusals.iter().any(|refusal| refusal.reason == "granted_elsewhere"));
+    assert!(!mesh.peers[&name("a")].cidrs.contains(&net("192.0.2.1/32")), "a grant is no prefix");
 }

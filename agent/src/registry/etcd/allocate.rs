@@ -187,7 +187,9 @@ fn already(want: &Want, node: &NodeName, taken: &[Given]) -> Option<IpNet> {
 fn choose(want: &Want, node: &NodeName, taken: &[Given], networks: &BTreeSet<IpNet>) -> Result<IpNet, AllocateError> {
     match *want {
         Want::This(wanted) => {
-            if !networks.is_empty() && !networks.iter().any(|network| network.contains(&wanted)) {
+            // A single address outside of the network is a grant of a node address.
+            let single = wanted.prefix_len() == wanted.max_prefix_len();
+            if !single && !networks.is_empty() && !networks.iter().any(|network| network.contains(&wanted)) {
                 return Err(AllocateError::Outside(wanted));
             }
             match taken.iter().find(|(given, owner)| overlap(given, &wanted) && owner.as_ref() != Some(node)) {
