@@ -1,8 +1,10 @@
-//! Keys, wire layouts and the WireGuard tunnel.
+//! Keys, wire layouts, the WireGuard tunnel, and the associations beside it.
 //!
 //! What it never does: open a socket or a file, start a thread, or log. Only two places touch the machine:
 //! key generation draws from the OS, and [`tunnel`] wraps boringtun, which reads the clock and `OsRng` itself.
 
+#[cfg(feature = "association")]
+pub mod association;
 pub mod keys;
 pub mod message;
 #[cfg(feature = "tunnel")]
