@@ -5,6 +5,8 @@
 
 #[cfg(feature = "association")]
 pub mod association;
+#[cfg(feature = "association")]
+pub mod exchange;
 pub mod keys;
 pub mod message;
 #[cfg(feature = "tunnel")]
