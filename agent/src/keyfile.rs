@@ -9,7 +9,7 @@ use nix::fcntl::OFlag;
 use warren_crypto::{KeyError, PresharedKey, PrivateKey};
 use zeroize::Zeroizing;
 
-/// More than any key file holds.
+/// More bytes than any key file holds.
 const FILE_MAX: u64 = 4096;
 
 /// Why a key file cannot be used. Never carries its content.
@@ -44,6 +44,12 @@ pub enum KeyFileError {
         path: PathBuf,
         /// Whose it is.
         owner: u32,
+    },
+    /// Larger than any key: read in part, it could pass for another one.
+    #[error("the key file {path} is longer than {FILE_MAX} bytes: it holds something else; name the file with the key")]
+    TooLong {
+        /// The file.
+        path: PathBuf,
     },
     /// It holds no key.
     #[error(
@@ -113,8 +119,12 @@ fn read(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let mut file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).map_err(failed(path, "read"))?;
     hold(path, &file.metadata().map_err(failed(path, "read"))?)?;
-    let mut text = Zeroizing::new(String::with_capacity(FILE_MAX as usize));
-    (&mut file).take(FILE_MAX).read_to_string(&mut text).map_err(failed(path, "read"))?;
+    // One byte more than allowed tells; room for it from the start leaves no copy behind.
+    let mut text = Zeroizing::new(String::with_capacity(FILE_MAX as usize + 1));
+    (&mut file).take(FILE_MAX + 1).read_to_string(&mut text).map_err(failed(path, "read"))?;
+    if text.len() as u64 > FILE_MAX {
+        return Err(KeyFileError::TooLong { path: path.to_owned() });
+    }
     Ok(text)
 }
 
@@ -174,6 +184,24 @@ mod tests {
         assert!(matches!(error, KeyFileError::Damaged { .. }));
         assert!(!error.to_string().contains("c2VjcmV0"));
         assert_eq!(fs::read_to_string(&path).unwrap(), "c2VjcmV0");
+    }
+
+    #[test]
+    fn a_file_longer_than_any_key_is_refused_and_not_read_in_part() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("private.key");
+        let key = PrivateKey::generate().to_base64();
+        let write = |length: usize| {
+            fs::write(&path, format!("{:<length$}", key.as_str())).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        };
+        write(4096);
+        load_or_create(&path).unwrap();
+        write(4097);
+        let error = load_or_create(&path).unwrap_err();
+        assert!(matches!(error, KeyFileError::TooLong { .. }));
+        assert!(!error.to_string().contains(key.as_str()));
+        assert!(matches!(load_preshared(&path), Err(KeyFileError::TooLong { .. })));
     }
 
     #[test]

@@ -103,6 +103,12 @@ fn what_is_no_key_is_refused_without_being_repeated() {
     let refused = with_input(pubkey, "hunter2hunter2\n");
     exits(&refused, 2);
     assert!(!text(&refused.stderr).contains("hunter2") && refused.stdout.is_empty());
+    let mut pubkey = warren();
+    pubkey.arg("pubkey");
+    let padded = format!("{:<4097}", "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=");
+    let long = with_input(pubkey, &padded);
+    exits(&long, 2);
+    assert!(text(&long.stderr).contains("more than 4096 bytes") && long.stdout.is_empty());
 }
 
 #[test]

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use warren_overlay::record::NodeName;
 
 use super::{access, cluster, etcd_table, explain, list, toml_string, wants, write_secret};
+use crate::cli::say;
 use crate::config::Etcd;
 use crate::registry::etcd::{self, Keys, Want};
 
@@ -70,9 +71,10 @@ pub(super) async fn run(client: &mut Client, keys: &Keys, etcd: &Etcd, args: Arg
     match &args.output {
         Some(path) => {
             write_secret(path, &text)?;
-            println!("wrote {}; carry it to {} as /etc/warren/warren.toml (mode 0600)", path.display(), args.name);
+            let path = path.display();
+            say(format_args!("wrote {path}; carry it to {} as /etc/warren/warren.toml (mode 0600)", args.name));
         }
-        None => print!("{text}"),
+        None => say(text.trim_end()),
     }
     Ok(())
 }
