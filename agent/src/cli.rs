@@ -1,19 +1,20 @@
 //! The command line. Exit codes: 0 ok, 1 degraded, 2 failed, 64 usage.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is where the program speaks to people")]
 
+mod flags;
 mod keys;
 mod say;
 mod show;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 pub(crate) use say::say;
 
 use crate::admin::{self, Answer, Question};
-use crate::config::{self, Config};
+use crate::config::{self, Config, ConfigError, RUN_DIR, STATE_DIR};
 use crate::host::Host;
 use crate::{cluster, control, demo, log, preflight};
 
@@ -33,6 +34,8 @@ struct Cli {
     /// Configuration file.
     #[arg(long, global = true, env = "WARREN_CONFIG", default_value = "/etc/warren/warren.toml", value_name = "FILE")]
     config: PathBuf,
+    #[command(flatten)]
+    set: flags::Set,
     #[command(subcommand)]
     command: Command,
 }
@@ -40,7 +43,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the agent in the foreground.
-    Up(Overrides),
+    Up(flags::Short),
     /// Print a new private key, as `wg genkey` does.
     Keygen,
     /// Read a private key from standard input and print its public key, as `wg pubkey` does.
@@ -70,9 +73,13 @@ enum Command {
     Leave,
     /// Remove every trace of the agent from this host: rules, routes, device, guard. Stop the agent first.
     Cleanup,
-    /// Check a configuration file and say what it means.
-    CheckConfig,
-    /// Load the guard that the agent saved; run at boot, before the network.
+    /// Check the configuration: say what it means and where it comes from, or everything that is wrong with it.
+    CheckConfig {
+        /// The file; wins over --config.
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Load the guard that the agent saved in its state folder (`node.state_dir`); run at boot, before the network.
     Guard,
     /// Show a whole mesh on this machine: three nodes, six Pods, a packet capture and a throughput table.
     Demo(demo::Args),
@@ -84,24 +91,6 @@ enum MeshCommand {
     Accept,
 }
 
-/// Flags that win over environment and file.
-#[derive(Debug, Default, Args)]
-struct Overrides {
-    /// Node name (`node.name`).
-    #[arg(long, env = "WARREN_NODE_NAME")]
-    node_name: Option<String>,
-    // Kubernetes sets WARREN_PORT beside a Service named warren.
-    /// UDP port (`underlay.port`).
-    #[arg(long, env = "WARREN_UNDERLAY_PORT")]
-    port: Option<u16>,
-    /// Data-path threads, 0 for one per core (`workers.count`).
-    #[arg(long, env = "WARREN_WORKERS")]
-    workers: Option<u16>,
-    /// Log level (`log.level`): error, warn, info, debug, trace.
-    #[arg(long, env = "WARREN_LOG")]
-    log_level: Option<String>,
-}
-
 /// How to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
@@ -109,6 +98,26 @@ pub(crate) enum Output {
     Text,
     /// For programs.
     Json,
+}
+
+/// Why it did not work.
+struct Failure {
+    /// The exit code.
+    code: u8,
+    /// What is wrong and what to do, one line for each.
+    why: String,
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        Self { code: FAILED, why }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self { code: if error.is_usage() { USAGE } else { FAILED }, why: error.to_string() }
+    }
 }
 
 /// Runs the program.
@@ -120,48 +129,44 @@ pub fn run() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { USAGE } else { OK });
         }
     };
-    let Cli { config: path, command } = cli;
-    let done = match command {
-        Command::Demo(args) => return demo::run(&args),
-        Command::Keygen => keys::keygen(),
-        Command::Pubkey => keys::pubkey(),
-        Command::Cluster(command) => cluster::run(command, || load(&path, &Overrides::default())),
-        Command::Up(overrides) => load(&path, &overrides).and_then(up),
-        Command::CheckConfig => load(&path, &Overrides::default()).map(|config| show::config(&config)),
-        Command::Preflight => load(&path, &Overrides::default()).map(|config| show::findings(&preflight::run(&config))),
-        Command::Cleanup => load(&path, &Overrides::default()).and_then(|config| cleanup(&config)),
-        Command::Guard => load(&path, &Overrides::default()).and_then(|config| guard(&config)),
-        Command::Status { output } => ask(&path, &Question::Status, output),
-        Command::Verify { peer, output } => ask(&path, &Question::Verify { peer }, output),
-        Command::Mesh(MeshCommand::Accept) => ask(&path, &Question::AcceptMesh, Output::Text),
-        Command::Leave => ask(&path, &Question::Leave, Output::Text),
-    };
-    ExitCode::from(done.unwrap_or_else(|why| {
-        eprintln!("warren: {why}");
-        FAILED
+    obey(cli).unwrap_or_else(|Failure { code, why }| {
+        why.lines().for_each(|line| eprintln!("warren: {line}"));
+        ExitCode::from(code)
+    })
+}
+
+fn obey(Cli { config: path, set, command }: Cli) -> Result<ExitCode, Failure> {
+    let short = if let Command::Up(short) = &command { Some(short) } else { None };
+    let settings = flags::settings(&set, short);
+    config::set_flags(settings.map_err(|faults| ConfigError { path: path.clone(), faults })?);
+    Ok(ExitCode::from(match command {
+        Command::Demo(args) => return Ok(demo::run(&args)),
+        Command::Keygen => keys::keygen()?,
+        Command::Pubkey => keys::pubkey()?,
+        Command::Cluster(command) => administer(command, &path)?,
+        Command::Up(_) => up(config::load(&path)?)?,
+        Command::CheckConfig { file } => show::config(&config::load(file.as_ref().unwrap_or(&path))?),
+        Command::Preflight => show::findings(&preflight::run(&config::load(&path)?)),
+        Command::Cleanup => cleanup(&config::load(&path)?)?,
+        Command::Guard => guard(&path)?,
+        Command::Status { output } => ask(&path, &Question::Status, output)?,
+        Command::Verify { peer, output } => ask(&path, &Question::Verify { peer }, output)?,
+        Command::Mesh(MeshCommand::Accept) => ask(&path, &Question::AcceptMesh, Output::Text)?,
+        Command::Leave => ask(&path, &Question::Leave, Output::Text)?,
     }))
 }
 
-fn load(path: &std::path::Path, overrides: &Overrides) -> Result<Config, String> {
-    let mut config = config::load(path).map_err(|error| error.to_string())?;
-    if let Some(name) = &overrides.node_name {
-        config.node.name = name.parse().map_err(|error| format!("--node-name {name:?}: {error}"))?;
-    }
-    match overrides.port {
-        Some(0) => return Err("--port: must not be 0: peers dial it".to_owned()),
-        port => config.underlay.port = port.unwrap_or(config.underlay.port),
-    }
-    match overrides.workers {
-        Some(65..) => return Err("--workers: at most 64; 0 is one per core".to_owned()),
-        count => config.workers.count = count.unwrap_or(config.workers.count),
-    }
-    if let Some(level) = &overrides.log_level {
-        if !log::is_level(level) {
-            return Err(format!("--log-level {level:?}: is none of {}", log::LEVELS));
-        }
-        config.log.level.clone_from(level);
-    }
-    Ok(config)
+/// `cluster …` reads the configuration only where its own flags leave something open.
+fn administer(command: cluster::Command, path: &Path) -> Result<u8, Failure> {
+    let mut code = FAILED;
+    let config = || {
+        config::load(path).map_err(|error| {
+            let failure = Failure::from(error);
+            code = failure.code;
+            failure.why
+        })
+    };
+    cluster::run(command, config).map_err(|why| Failure { code, why })
 }
 
 fn up(config: Config) -> Result<u8, String> {
@@ -191,31 +196,40 @@ fn cleanup(config: &Config) -> Result<u8, String> {
     Ok(OK)
 }
 
-fn guard(config: &Config) -> Result<u8, String> {
-    match crate::host::guard::load_saved(&config.node.state_dir) {
-        Ok(true) => say("the guard is loaded"),
-        Ok(false) => {
-            say(format_args!("no guard was saved in {}: the agent has not run yet", config.node.state_dir.display()))
+/// A file that somebody broke must not leave the host without its guard: then the usual folder's is loaded.
+fn guard(path: &Path) -> Result<u8, Failure> {
+    match config::load(path) {
+        Ok(config) => Ok(load_guard(&config.node.state_dir)?),
+        Err(error) => {
+            load_guard(Path::new(STATE_DIR))?;
+            Err(error.into())
         }
-        Err(error) => return Err(error.to_string()),
+    }
+}
+
+fn load_guard(state_dir: &Path) -> Result<u8, String> {
+    let shown = state_dir.display();
+    match crate::host::guard::load_saved(state_dir).map_err(|error| error.to_string())? {
+        true => say(format_args!("the guard that was saved in {shown} is loaded")),
+        false => say(format_args!("no guard was saved in {shown}: the agent has not run yet")),
     }
     Ok(OK)
 }
 
-/// The agent's directory: from the configuration where it can be read, else the usual one.
-fn ask(path: &std::path::Path, question: &Question, output: Output) -> Result<u8, String> {
+/// The agent's folder: from the configuration where there is one, else the usual one.
+fn ask(path: &Path, question: &Question, output: Output) -> Result<u8, Failure> {
     let run_dir = match config::load(path) {
         Ok(config) => config.node.run_dir,
-        Err(_) if !path.exists() => PathBuf::from("/run/warren"),
-        Err(error) => return Err(error.to_string()),
+        Err(_) if !path.exists() => PathBuf::from(RUN_DIR),
+        Err(error) => return Err(error.into()),
     };
     match admin::ask(&run_dir, question).map_err(|error| error.to_string())? {
-        Answer::Status(status) => show::status(&status, output),
-        Answer::Verify(verify) => show::verify(&verify, output),
+        Answer::Status(status) => Ok(show::status(&status, output)?),
+        Answer::Verify(verify) => Ok(show::verify(&verify, output)?),
         Answer::Done(what) => {
             say(what);
             Ok(OK)
         }
-        Answer::Failed(why) => Err(why),
+        Answer::Failed(why) => Err(why.into()),
     }
 }

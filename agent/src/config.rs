@@ -9,18 +9,29 @@ use warren_crypto::{PresharedKey, PublicKey};
 use warren_overlay::mesh::{Enforcement, StaticPeer};
 use warren_overlay::record::NodeName;
 
-mod explain;
+mod fault;
 mod file;
 pub mod keys;
-mod raw;
+mod layers;
+mod table;
+mod value;
 
-pub use file::{ConfigError, load, parse};
+pub use fault::{ConfigError, Fault, Place};
+pub use file::{load, parse};
+pub use layers::{Origin, Setting, set_flags};
+
+/// Where the key, the last good mesh and the saved guard are, unless `node.state_dir` says otherwise.
+pub const STATE_DIR: &str = "/var/lib/warren";
+/// Where the admin socket is, unless `node.run_dir` says otherwise.
+pub const RUN_DIR: &str = "/run/warren";
 
 /// The whole file, after defaults, environment and flags.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where it was read from; watched for changes of the static peers.
     pub path: Option<PathBuf>,
+    /// What did not come from there: keys, each with where its value stands.
+    pub overridden: Vec<(String, String)>,
     /// `[node]`
     pub node: Node,
     /// `[overlay]`

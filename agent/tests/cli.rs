@@ -159,15 +159,59 @@ fn a_wrong_file_exits_with_2_and_names_file_line_and_key() {
 }
 
 #[test]
-fn a_flag_wins_over_the_environment() {
+fn a_flag_wins_over_the_environment_and_that_over_the_file() {
+    let setup = Setup::new("[underlay]\nport = 1\n[overlay]\nmode = \"pods\"\n[node]\nname = \"of-the-file\"\n");
+    let mut check = warren();
+    check.arg("check-config").arg(setup.file()).args(["--set", "underlay.port=3"]);
+    check.env("WARREN_UNDERLAY_PORT", "2").env("WARREN_NODE_NAME", "of-the-variable").env("WARREN_LOG_LEVEL", "");
+    let checked = check.output().expect("it runs");
+    exits(&checked, 0);
+    let said = text(&checked.stdout);
+    for line in [
+        "node of-the-variable with",
+        "UDP port 3\n",
+        "node.name is set by environment variable WARREN_NODE_NAME\n",
+        "underlay.port is set by flag --set\n",
+    ] {
+        assert!(said.contains(line), "{said}");
+    }
+}
+
+#[test]
+fn a_wrong_value_names_its_flag_or_variable_and_a_wrong_flag_exits_with_64() {
     let setup = Setup::new("");
-    let with = |name: &str, level: &str| {
+    let up = |arguments: &[&str], level: &str| {
         let mut command = warren();
-        command.args(["up", "--node-name", name, "--config"]).arg(setup.file()).env("WARREN_NODE_NAME", "ENV");
-        command.env("WARREN_LOG", level).output().expect("it runs")
+        command.arg("up").args(arguments).arg("--config").arg(setup.file()).env("WARREN_LOG_LEVEL", level);
+        command.output().expect("it runs")
     };
-    assert!(text(&with("FLAG", "info").stderr).contains("--node-name \"FLAG\""));
-    assert!(text(&with("node-a", "inof").stderr).contains("--log-level \"inof\": is none of error, warn"));
+    let cases: [(&[&str], &str, i32, &str); 6] = [
+        (&["--node-name", "FLAG"], "info", 64, "flag --node-name: node.name: \"FLAG\""),
+        (&["--port", "0"], "info", 64, "flag --port: underlay.port: 0 is not from 1 to 65535"),
+        (&["--set", "overlay.mode=pod"], "info", 64, "flag --set: overlay.mode: \"pod\" is not one of"),
+        (&["--set", "overlay"], "info", 64, "flag --set: must be SECTION.KEY=VALUE"),
+        (&["--set", "etcd.password=hunter2"], "info", 64, "use etcd.password_file"),
+        (&[], "inof", 2, "environment variable WARREN_LOG_LEVEL: log.level: \"inof\" is none of error, warn"),
+    ];
+    for (arguments, level, code, words) in cases {
+        let refused = up(arguments, level);
+        exits(&refused, code);
+        let said = text(&refused.stderr);
+        assert!(said.contains(words) && !said.contains("hunter2"), "{said}");
+    }
+}
+
+#[test]
+fn every_fault_of_a_file_has_a_line_of_its_own() {
+    let setup = Setup::new("[overlay]\nmode = \"pod\"\nmtu = 1\n");
+    let checked = run(&[OsStr::new("check-config"), setup.file().as_os_str()]);
+    exits(&checked, 2);
+    let said = text(&checked.stderr);
+    let lines: Vec<_> = said.lines().collect();
+    let path = setup.file();
+    assert_eq!(lines.len(), 2, "{said}");
+    assert!(lines[0].starts_with(&format!("warren: {}:2:8: ", path.display())), "{said}");
+    assert!(lines[1].starts_with(&format!("warren: {}:3:7: ", path.display())), "{said}");
 }
 
 #[test]

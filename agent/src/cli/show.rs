@@ -134,6 +134,9 @@ pub(super) fn config(config: &Config) -> u8 {
         None => say("registry: this file alone"),
     }
     say(format_args!("{} static peers", config.peers.len()));
+    for (key, origin) in &config.overridden {
+        say(format_args!("{key} is set by {origin}"));
+    }
     say("the configuration is valid");
     OK
 }

@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 /// One key.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
     /// The table it stands in; `peer` is an array of tables.
     pub section: &'static str,
@@ -19,6 +19,33 @@ pub struct Key {
     pub example: &'static str,
     /// What it is for.
     pub about: &'static str,
+}
+
+impl Key {
+    /// Its dotted name, as `--set` takes it.
+    pub fn path(&self) -> String {
+        format!("{}.{}", self.section, self.name)
+    }
+
+    /// The environment variable that wins over the file.
+    pub fn variable(&self) -> String {
+        format!("WARREN_{}_{}", self.section, self.name).to_uppercase()
+    }
+
+    /// It stands in an array of tables: no single value could win.
+    pub fn is_listed(&self) -> bool {
+        self.section == "peer"
+    }
+
+    /// It holds a secret itself: never in the environment or among flags.
+    pub fn is_secret(&self) -> bool {
+        (self.section, self.name) == ("etcd", "password")
+    }
+
+    /// What it must be, without what it is: that may be a secret.
+    pub fn must_be(&self) -> String {
+        format!("key '{}': must be {}, as {}", self.path(), self.takes, self.example)
+    }
 }
 
 /// The tables, in the order of the file.
@@ -149,20 +176,32 @@ pub fn page() -> String {
         "# The configuration file\n\n\
          TOML, `/etc/warren/warren.toml` unless `--config FILE` or `WARREN_CONFIG` names another. Unknown keys are refused, so a typing\n\
          error cannot pass for a default. `warren check-config` says what a file means, or file, line, key and what is allowed there.\n\
-         A flag of `warren up` wins over its environment variable, and that over the file: `warren up --help` names them.\n\n\
+         All faults are said at once. The file is read again while the agent runs, for its peers.\n\n\
+         A flag wins over an environment variable, and that over the file. Every key but those of `[[peer]]` has a variable, named\n\
+         below, and `--set SECTION.KEY=VALUE` with every command. There, text needs no quotes and a list may stand without brackets:\n\
+         `--set overlay.mode=nodes`, `WARREN_NODE_CIDRS=10.1.0.0/24,fd00:1::/64`; TOML as in the file is understood too. An empty\n\
+         variable is none; a variable that no key has is left alone, since Kubernetes sets such. What holds in the end, and where it\n\
+         comes from, `warren check-config` says.\n\n\
          Secrets stand in files of their own, readable by their owner alone; this file names them by absolute path.\n\
          [deploy/warren.toml](../deploy/warren.toml) is an example with every key in it.\n\n\
          This page is written from the table that the agent reads by: `WARREN_WRITE_DOCS=1 cargo test -p warren config::keys`.\n",
     );
     for (section, about) in SECTIONS {
         let title = if *section == "peer" { "[[peer]]".to_owned() } else { format!("[{section}]") };
-        let _ = write!(page, "\n## `{title}`\n\n{about}\n\n| key | takes | default | meaning |\n|---|---|---|---|\n");
+        let _ = write!(
+            page,
+            "\n## `{title}`\n\n{about}\n\n| key | takes | default | variable | meaning |\n|---|---|---|---|---|\n"
+        );
         for key in KEYS.iter().filter(|key| key.section == *section) {
             let default = match key.default.strip_prefix('(') {
                 Some(words) => words.trim_end_matches(')').to_owned(),
                 None => format!("`{}`", key.default),
             };
-            let _ = writeln!(page, "| `{}` | {} | {default} | {} |", key.name, key.takes, key.about);
+            let variable = match key.is_listed() || key.is_secret() {
+                true => "none".to_owned(),
+                false => format!("`{}`", key.variable()),
+            };
+            let _ = writeln!(page, "| `{}` | {} | {default} | {variable} | {} |", key.name, key.takes, key.about);
         }
     }
     page

@@ -49,6 +49,125 @@ fn an_error_names_file_line_column_key_and_what_is_allowed() {
 }
 
 #[test]
+fn everything_that_is_wrong_is_said_at_once_in_the_order_of_the_file() {
+    let error = refusal(
+        "[overlay]\nmode = \"pod\"\nmtu = 90\nzzz = 1\n[underlay]\nport = \"x\"\n\
+         [etcd]\ncluster = \"\"\nusername = \"u\"\n[[peer]]\nname = \"b\"\n[[peer]]\nname = \"c\"\npublic_key = \"k\"\nmtu = 1\n[lgo]\n",
+    );
+    let expected = [
+        "w.toml:2:8: overlay.mode: \"pod\" is not one of",
+        "w.toml:3:7: overlay.mtu: 90 is neither",
+        "w.toml:4:1: key 'overlay.zzz': unknown",
+        "w.toml:6:8: key 'underlay.port': must be a port",
+        "w.toml:7:1: etcd.username needs",
+        "w.toml:7:1: [etcd]: the key 'endpoints' is missing",
+        "w.toml:8:11: etcd.cluster: \"\"",
+        "w.toml:10:1: [peer]: the key 'public_key' is missing",
+        "w.toml:14:14: peer.public_key of c",
+        "w.toml:15:7: peer.mtu of c: 1 is not from 1280",
+        "w.toml:16:2: key 'lgo': unknown; known here: node",
+    ];
+    let found: Vec<_> = error.lines().collect();
+    assert_eq!(found.len(), expected.len(), "{error}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected), "{found:?}, not {expected:?}");
+    }
+}
+
+#[test]
+fn several_lines_that_are_no_toml_are_all_named() {
+    let error = refusal("[node]\nname = \nstate_dir /x\n[log]\nlevel = \"info\"\nformat = {\n");
+    for line in ["w.toml:2:8: this is no TOML", "w.toml:3:", "w.toml:6:"] {
+        assert!(error.contains(line), "{error}");
+    }
+}
+
+#[test]
+fn a_text_that_is_never_closed_is_refused() {
+    for open in ["\"info", "'info", "[", "{", "\"\"\"info"] {
+        assert!(refusal(&format!("[log]\nlevel = {open}\n")).contains("this is no TOML"), "{open}");
+    }
+}
+
+/// The text with variables and flags over it.
+fn layered(text: &str, variables: &[(&str, &str)], flags: &[&str]) -> Result<Config, String> {
+    let variable = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
+    let mut layers = layers::Layers::of_environment(variable);
+    for flag in flags {
+        layers.settings.push(Setting::from_flag(flag).map_err(|fault| fault.what)?);
+    }
+    file::read(text, Path::new("w.toml"), layers).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_and_that_over_the_file_for_every_key() {
+    for key in keys::KEYS.iter().filter(|key| !key.is_listed() && !key.is_secret()) {
+        // Keys that name secrets need files; they are held to the rest by their own tests.
+        if ["key_file", "password_file", "cert_file", "username"].contains(&key.name) && key.section == "etcd" {
+            continue;
+        }
+        let beside =
+            if key.section == "etcd" && key.name != "endpoints" { "endpoints = [\"http://h:1\"]\n" } else { "" };
+        let wrong = format!("[{}]\n{beside}{} = {{}}\n", key.section, key.name);
+        let plain = parse(&format!("[{}]\n{beside}{} = {}\n", key.section, key.name, key.example), Path::new("w.toml"));
+        let plain = format!("{:?}", plain.expect("the example is valid"));
+        let same = |config: Config| assert_eq!(format!("{:?}", Config { overridden: Vec::new(), ..config }), plain);
+        let (variable, set) = (key.variable(), format!("{}={}", key.path(), key.example));
+        assert!(layered(&wrong, &[], &[]).is_err(), "{}", key.path());
+        same(layered(&wrong, &[(&variable, key.example)], &[]).expect("the variable wins over the file"));
+        same(layered(&wrong, &[(&variable, "0")], &[&set]).expect("the flag wins over both"));
+    }
+}
+
+#[test]
+fn values_of_flags_and_variables_need_no_quotes_and_no_brackets() {
+    let variables =
+        [("WARREN_NODE_CIDRS", "10.1.0.0/24, fd00:1::/64"), ("WARREN_NODE_NAME", "7"), ("WARREN_LOG_LEVEL", "")];
+    let flags =
+        ["overlay.mode=nodes", "overlay.mtu=auto", "overlay.exempt_ports=22,2379-2380", "offload.udp_gso=false"];
+    let config = layered("[overlay]\nmtu = 1300\n", &variables, &flags).expect("valid");
+    assert_eq!(config.node.name.as_str(), "7");
+    assert!(matches!(&config.node.cidrs, Cidrs::Listed(list) if list.len() == 2));
+    assert_eq!((config.overlay.mode, config.overlay.mtu, config.offload.udp_gso), (Mode::Nodes, None, false));
+    assert_eq!(config.overlay.exempt_ports, [22..=22, 2379..=2380]);
+    assert_eq!(config.log.level, "info");
+    let sources: Vec<_> = config.overridden.iter().map(|(key, origin)| format!("{key} {origin}")).collect();
+    assert!(sources.contains(&"overlay.mode flag --set".to_owned()), "{sources:?}");
+    assert!(sources.contains(&"node.name environment variable WARREN_NODE_NAME".to_owned()), "{sources:?}");
+}
+
+#[test]
+fn a_fault_names_the_variable_or_the_flag_that_it_is_in() {
+    let error = |variables: &[_], flags: &[_]| layered("[overlay]\nmtu = 90\n", variables, flags).expect_err("refused");
+    let both = error(&[("WARREN_OVERLAY_MODE", "pod"), ("WARREN_UNDERLAY_PORT", "many")], &["workers.count=65"]);
+    for expected in [
+        "w.toml:2:7: overlay.mtu: 90",
+        "environment variable WARREN_OVERLAY_MODE: overlay.mode: \"pod\" is not one of",
+        "environment variable WARREN_UNDERLAY_PORT: key 'underlay.port': must be a port from 1 to 65535",
+        "flag --set: workers.count: 65 is not from 0 to 64",
+    ] {
+        assert!(both.contains(expected), "{both}");
+    }
+    assert!(error(&[], &["overlay.mod=1"]).contains("unknown; known here: device"));
+    assert!(error(&[], &["overlya.mode=1"]).contains("unknown; the sections are node, overlay"));
+    assert!(error(&[], &["overlay.mode"]).contains("SECTION.KEY=VALUE"));
+    assert!(error(&[], &["node.endpoints=[1"]).contains("must be a list of address:port"));
+    assert!(error(&[], &["peer.mtu=1300"]).contains("[[peer]]"));
+}
+
+#[test]
+fn a_secret_is_taken_from_no_flag_and_no_variable_and_is_not_quoted() {
+    let by_variable = layered("", &[("WARREN_ETCD_PASSWORD", "hunter2")], &[]).expect_err("refused");
+    let by_flag = layered("", &[], &["etcd.password=hunter2"]).expect_err("refused");
+    for error in [by_variable, by_flag] {
+        assert!(error.contains("use etcd.password_file") && !error.contains("hunter2"), "{error}");
+    }
+    let urls =
+        layered("", &[("WARREN_ETCD_ENDPOINTS", "https://root:hunter2@192.0.2.1:2379")], &[]).expect_err("refused");
+    assert!(urls.contains("WARREN_ETCD_ENDPOINTS") && !urls.contains("hunter2"), "{urls}");
+}
+
+#[test]
 fn the_kernel_s_tables_and_late_rules_are_refused() {
     for table in [0, 253, 254, 255] {
         assert!(refusal(&format!("[overlay]\ntable = {table}")).contains("belongs to the kernel"));
@@ -87,6 +206,7 @@ proptest! {
     #[test]
     fn no_value_makes_the_reader_panic(at in 0..keys::KEYS.len(), value in "[-0-9a-z\"\\[\\]{}.:/=,é \n]{0,40}") {
         let key = keys::KEYS[at];
+        let _ = layered("", &[(&key.variable(), &value)], &[]);
         let header = if key.section == "peer" { "[[peer]]".to_owned() } else { format!("[{}]", key.section) };
         if let Err(error) = parse(&format!("{header}\n{} = {value}\n", key.name), Path::new("w.toml")) {
             prop_assert!(error.to_string().starts_with("w.toml"));
