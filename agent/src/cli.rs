@@ -1,6 +1,7 @@
 //! The command line. Exit codes: 0 ok, 1 degraded, 2 failed, 64 usage.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is where the program speaks to people")]
 
+mod examples;
 mod flags;
 mod keys;
 mod say;
@@ -9,7 +10,7 @@ mod show;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 pub(crate) use say::say;
 
@@ -27,12 +28,24 @@ const FAILED: u8 = 2;
 /// The command line is wrong (sysexits.h).
 const USAGE: u8 = 64;
 
-/// Encrypted overlay node agent: carries Pod traffic between nodes inside WireGuard.
+/// Above the flags that every verb takes.
+const CONFIGURATION: &str = "Configuration";
+
+/// Encrypted overlay node agent: carries all Pod traffic between nodes inside WireGuard.
 #[derive(Debug, Parser)]
 #[command(name = "warren", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = examples::FIRST_STEPS)]
 struct Cli {
-    /// Configuration file.
-    #[arg(long, global = true, env = "WARREN_CONFIG", default_value = "/etc/warren/warren.toml", value_name = "FILE")]
+    /// Configuration file; docs/config.md and deploy/warren.toml show its keys.
+    #[arg(
+        long,
+        global = true,
+        env = "WARREN_CONFIG",
+        hide_env_values = true,
+        help_heading = CONFIGURATION,
+        default_value = "/etc/warren/warren.toml",
+        value_name = "FILE"
+    )]
     config: PathBuf,
     #[command(flatten)]
     set: flags::Set,
@@ -42,7 +55,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the agent in the foreground.
+    /// Run the agent in the foreground, until SIGTERM or Ctrl-C; the guard stays when it ends.
     Up(flags::Short),
     /// Print a new private key, as `wg genkey` does.
     Keygen,
@@ -50,7 +63,7 @@ enum Command {
     Pubkey,
     /// Set up the cluster in etcd, add nodes to it, take back what nodes left.
     Cluster(cluster::Command),
-    /// Say what this host lacks, each with its remedy.
+    /// Say what this host lacks, each with its remedy. Changes nothing. Exits with 2 when the agent could not run.
     Preflight,
     /// Show the running agent: peers, traffic, what is wrong. Exits with 1 when something is.
     Status {
@@ -66,7 +79,7 @@ enum Command {
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
-    /// Decide about the mesh.
+    /// Decide about a change of the mesh that is held.
     #[command(subcommand)]
     Mesh(MeshCommand),
     /// Withdraw this node's record from the registry and stop the agent. The guard stays.
@@ -81,6 +94,8 @@ enum Command {
     },
     /// Load the guard that the agent saved in its state folder (`node.state_dir`); run at boot, before the network.
     Guard,
+    /// Print the version, as --version does.
+    Version,
     /// Show a whole mesh on this machine: three nodes, six Pods, a packet capture and a throughput table.
     Demo(demo::Args),
 }
@@ -122,7 +137,8 @@ impl From<ConfigError> for Failure {
 
 /// Runs the program.
 pub fn run() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed = examples::attach(Cli::command()).try_get_matches();
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
@@ -143,6 +159,7 @@ fn obey(Cli { config: path, set, command }: Cli) -> Result<ExitCode, Failure> {
         Command::Demo(args) => return Ok(demo::run(&args)),
         Command::Keygen => keys::keygen()?,
         Command::Pubkey => keys::pubkey()?,
+        Command::Version => version(),
         Command::Cluster(command) => administer(command, &path)?,
         Command::Up(_) => up(config::load(&path)?)?,
         Command::CheckConfig { file } => show::config(&config::load(file.as_ref().unwrap_or(&path))?),
@@ -154,6 +171,11 @@ fn obey(Cli { config: path, set, command }: Cli) -> Result<ExitCode, Failure> {
         Command::Mesh(MeshCommand::Accept) => ask(&path, &Question::AcceptMesh, Output::Text)?,
         Command::Leave => ask(&path, &Question::Leave, Output::Text)?,
     }))
+}
+
+fn version() -> u8 {
+    say(format_args!("warren {}", env!("CARGO_PKG_VERSION")));
+    OK
 }
 
 /// `cluster …` reads the configuration only where its own flags leave something open.
@@ -201,8 +223,11 @@ fn guard(path: &Path) -> Result<u8, Failure> {
     match config::load(path) {
         Ok(config) => Ok(load_guard(&config.node.state_dir)?),
         Err(error) => {
-            load_guard(Path::new(STATE_DIR))?;
-            Err(error.into())
+            let mut failure = Failure::from(error);
+            if let Err(why) = load_guard(Path::new(STATE_DIR)) {
+                failure.why += &format!("\n{why}");
+            }
+            Err(failure)
         }
     }
 }

@@ -119,7 +119,10 @@ fn a_wrong_command_line_exits_with_64_and_help_with_0() {
     for right in [&["--help"][..], &["--version"], &["up", "--help"], &["cluster", "--help"], &["mesh", "--help"]] {
         exits(&run(right), 0);
     }
-    assert!(text(&run(&["--version"]).stdout).starts_with(concat!("warren ", env!("CARGO_PKG_VERSION"))));
+    for version in ["--version", "-V", "version"] {
+        assert_eq!(text(&run(&[version]).stdout), concat!("warren ", env!("CARGO_PKG_VERSION"), "\n"));
+    }
+    assert!(text(&run(&["verify", "--help"]).stdout).contains("Example:\n  warren verify node-b\n"));
 }
 
 #[test]
@@ -251,4 +254,25 @@ fn secrets_that_others_may_read_are_refused_and_no_secret_is_printed() {
         let said = text(&outcome.stdout) + &text(&outcome.stderr);
         assert!(said.contains(words) && !said.contains("hunter2"), "{said}");
     }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_broken_configuration_does_not_keep_the_guard_from_being_loaded_at_boot() {
+    let setup = Setup::new("[overlay]\nmode = \"pod\"\n");
+    let guard =
+        r#"{"ruleset":{"inet":{"nftables":[{"add":{"table":{"family":"inet","name":"of_the_test"}}}]}},"listing":{}}"#;
+    setup.secret("guard.json", guard, 0o600);
+    // Network and mounts of its own: the host's state folder stays as it is, and both end with the shell.
+    let script = "mount -t tmpfs none /var/lib && mkdir /var/lib/warren && cp \"$1\" /var/lib/warren/ && \
+                  { \"$2\" guard --config \"$3\"; echo \"exit $?\"; nft list tables; }";
+    let mut boot = Command::new("unshare");
+    boot.args(["-mn", "sh", "-c", script, "sh"]).arg(setup.path().join("guard.json"));
+    let boot = boot.arg(env!("CARGO_BIN_EXE_warren")).arg(setup.file()).output().expect("it runs");
+    exits(&boot, 0);
+    let said = text(&boot.stdout);
+    for words in ["saved in /var/lib/warren is loaded", "exit 2\n", "table inet of_the_test\n"] {
+        assert!(said.contains(words), "{said}{}", text(&boot.stderr));
+    }
+    assert!(text(&boot.stderr).contains("overlay.mode"), "{}", text(&boot.stderr));
 }

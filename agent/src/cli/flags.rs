@@ -2,18 +2,20 @@
 
 use clap::Args;
 
+use super::CONFIGURATION;
 use crate::config::{Fault, Origin, Setting};
 
 /// Those of every verb that reads the configuration.
 #[derive(Debug, Default, Args)]
 pub(super) struct Set {
-    /// Set a key of the configuration, over environment and file: `--set overlay.mode=nodes`. May be given several times.
-    #[arg(long, global = true, value_name = "SECTION.KEY=VALUE")]
+    /// Sets a key, over environment and file: `--set overlay.mode=nodes`; may be given several times.
+    #[arg(long, global = true, help_heading = CONFIGURATION, value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
 }
 
 /// Short ways to say what is said most often.
 #[derive(Debug, Default, Args)]
+#[command(next_help_heading = CONFIGURATION)]
 pub(super) struct Short {
     /// Node name (`node.name`).
     #[arg(long, value_name = "NAME")]
