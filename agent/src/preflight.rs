@@ -7,7 +7,9 @@ mod privileges;
 
 use std::fmt;
 
+use crate::admin::{self, Answer, Question};
 use crate::config::Config;
+use crate::status::Status;
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,11 +54,12 @@ impl fmt::Display for Finding {
 
 /// Looks at everything, also when the first thing is missing already.
 pub fn run(config: &Config) -> Vec<Finding> {
+    let running = running(config);
     let mut findings = vec![
         privileges::net_admin(),
         privileges::tun(),
         firewall::nft(),
-        network::port(config.underlay.port),
+        network::port(config.underlay.port, running.as_ref()),
         files::state_dir(&config.node.state_dir),
     ];
     findings.extend(files::key(&config.node.key_file));
@@ -64,4 +67,12 @@ pub fn run(config: &Config) -> Vec<Finding> {
     findings.extend(network::forwarding(config));
     findings.extend(firewall::forward(config));
     findings
+}
+
+/// The agent that runs here already, if it answers: what it holds is in good hands. `warren up` then says that it runs.
+fn running(config: &Config) -> Option<Status> {
+    match admin::ask(&config.node.run_dir, &Question::Status) {
+        Ok(Answer::Status(status)) => Some(*status),
+        _ => None,
+    }
 }

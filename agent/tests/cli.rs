@@ -41,6 +41,16 @@ fn with_input(mut command: Command, input: &str) -> Output {
     child.wait_with_output().expect("it ends")
 }
 
+/// A shell with mounts, network and processes of its own, which all end with it.
+fn in_a_space(script: &str) -> Command {
+    let mut shell = Command::new("unshare");
+    shell.args(["--mount", "--net", "--pid", "--fork", "--kill-child", "sh", "-c", script, "sh"]);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WARREN_")) {
+        shell.env_remove(name);
+    }
+    shell
+}
+
 /// A folder with a configuration in it.
 struct Setup(TempDir);
 
@@ -266,8 +276,8 @@ fn a_broken_configuration_does_not_keep_the_guard_from_being_loaded_at_boot() {
     // Network and mounts of its own: the host's state folder stays as it is, and both end with the shell.
     let script = "mount -t tmpfs none /var/lib && mkdir /var/lib/warren && cp \"$1\" /var/lib/warren/ && \
                   { \"$2\" guard --config \"$3\"; echo \"exit $?\"; nft list tables; }";
-    let mut boot = Command::new("unshare");
-    boot.args(["-mn", "sh", "-c", script, "sh"]).arg(setup.path().join("guard.json"));
+    let mut boot = in_a_space(script);
+    let boot = boot.arg(setup.path().join("guard.json"));
     let boot = boot.arg(env!("CARGO_BIN_EXE_warren")).arg(setup.file()).output().expect("it runs");
     exits(&boot, 0);
     let said = text(&boot.stdout);
@@ -275,4 +285,34 @@ fn a_broken_configuration_does_not_keep_the_guard_from_being_loaded_at_boot() {
         assert!(said.contains(words), "{said}{}", text(&boot.stderr));
     }
     assert!(text(&boot.stderr).contains("overlay.mode"), "{}", text(&boot.stderr));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn beside_a_running_agent_preflight_lacks_nothing_and_a_second_one_is_refused_as_such() {
+    let setup = Setup::new("");
+    let path = setup.path().display();
+    let text_of = format!(
+        "[node]\nname = \"a\"\ncidrs = [\"10.42.1.0/24\"]\nstate_dir = \"{path}/state\"\nrun_dir = \"{path}/run\"\n"
+    );
+    fs::write(setup.file(), text_of).expect("written");
+    // The shell is the namespace's first process: when it ends, the kernel ends the agent and takes the network away.
+    let script = "ip link set lo up; ip link add eth0 type veth peer name outside; ip link set outside up
+        ip address add 192.0.2.1/24 dev eth0; ip link set eth0 up; ip route add default via 192.0.2.254
+        \"$1\" up --config \"$2\" & agent=$!
+        for try in $(seq 300); do [ -S \"$3/run/warren.sock\" ] && break; kill -0 $agent || exit 1; sleep 0.1; done
+        \"$1\" preflight --config \"$2\"; echo \"preflight $?\"
+        \"$1\" up --config \"$2\" 2>&1; echo \"second $?\"";
+    let mut space = in_a_space(script);
+    let space = space.arg(env!("CARGO_BIN_EXE_warren")).arg(setup.file()).arg(setup.path());
+    let output = space.output().expect("it runs");
+    let said = text(&output.stdout);
+    for words in [
+        "ok   UDP port 51840 (in use by the running agent of a)\n",
+        "preflight 0\n",
+        "warren: another warren runs here and answers on ",
+        "second 2\n",
+    ] {
+        assert!(said.contains(words), "{said}{}", text(&output.stderr));
+    }
 }

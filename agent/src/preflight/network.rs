@@ -8,21 +8,26 @@ use ipnet::IpNet;
 use super::Finding;
 use crate::config::{Cidrs, Config};
 use crate::host::{self, Survey, sysctl};
+use crate::status::Status;
 
-pub(super) fn port(port: u16) -> Finding {
+/// `running` is the agent that answers here.
+pub(super) fn port(port: u16, running: Option<&Status>) -> Finding {
     let taken = |address: IpAddr| {
         UdpSocket::bind(SocketAddr::new(address, port))
             .is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
     };
-    if taken(Ipv4Addr::UNSPECIFIED.into()) || taken(Ipv6Addr::UNSPECIFIED.into()) {
-        return Finding::fatal(
-            format!("UDP port {port} is taken"),
-            format!(
-                "see who has it with `ss -ulpn sport = :{port}` (an agent that runs already?), or set underlay.port"
-            ),
-        );
+    if !taken(Ipv4Addr::UNSPECIFIED.into()) && !taken(Ipv6Addr::UNSPECIFIED.into()) {
+        return Finding::fine(format!("UDP port {port}"));
     }
-    Finding::fine(format!("UDP port {port}"))
+    match running {
+        Some(agent) if agent.port == port => {
+            Finding::fine(format!("UDP port {port} (in use by the running agent of {})", agent.node))
+        }
+        _ => Finding::fatal(
+            format!("UDP port {port} is taken"),
+            format!("see who has it with `ss -ulpn sport = :{port}`, and stop that, or set underlay.port"),
+        ),
+    }
 }
 
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
@@ -133,12 +138,16 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_port_is_fatal() {
+    fn a_port_is_fatal_when_somebody_but_our_own_agent_has_it() {
         let holder = UdpSocket::bind("0.0.0.0:0").expect("binds");
         let number = holder.local_addr().expect("an address").port();
-        assert!(port(number).is_fatal());
+        let agent = |port: u16| Status { node: "a".into(), port, ..Status::default() };
+        assert!(port(number, None).is_fatal());
+        assert!(port(number, Some(&agent(number ^ 1))).is_fatal());
+        let own = port(number, Some(&agent(number)));
+        assert!(own.ok && own.what.contains("in use by the running agent of a"), "{own}");
         drop(holder);
-        assert!(port(number).ok);
+        assert!(port(number, None).ok);
     }
 
     #[test]
