@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use crate::dataplane::ASSOCIATIONS;
 use ipnet::IpNet;
+use warren_crypto::association::Suite;
 use warren_crypto::{PresharedKey, PublicKey};
 use warren_overlay::mesh::{Enforcement, StaticPeer};
 use warren_overlay::record::NodeName;
@@ -113,8 +115,24 @@ pub struct Overlay {
     pub mark: u32,
     /// `exempt_ports` (mode `nodes`); default 22, 6443, 2379-2380, 10250.
     pub exempt_ports: Vec<std::ops::RangeInclusive<u16>>,
+    /// `associations`: whether data between agents leaves the tunnel; default `prefer`.
+    pub associations: Associations,
+    /// `suite` of the associations; `"auto"` (default): AES where both CPUs have it. A pinned suite implies `require`.
+    pub suite: Option<Suite>,
     /// `grace_seconds`: how long a vanished record's peer is kept; default 900.
     pub grace_seconds: u64,
+}
+
+/// Whether data between two agents travels in associations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Associations {
+    /// Where they can be agreed on; otherwise in the tunnel.
+    #[default]
+    Prefer,
+    /// In associations or not at all.
+    Require,
+    /// Never: nothing but standard WireGuard on the wire.
+    Off,
 }
 
 /// `[underlay]`
@@ -198,6 +216,8 @@ pub struct Peer {
     pub persistent_keepalive: Option<u16>,
     /// `mtu`
     pub mtu: Option<u16>,
+    /// `associations`: it is an agent that knows them.
+    pub associations: bool,
 }
 
 /// `[log]`
@@ -236,6 +256,7 @@ impl From<Peer> for StaticPeer {
             preshared_key: peer.preshared_key,
             persistent_keepalive: peer.persistent_keepalive,
             mtu: peer.mtu,
+            features: peer.associations.then(|| ASSOCIATIONS.to_owned()).into_iter().collect(),
         }
     }
 }

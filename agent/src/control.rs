@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use warren_crypto::PublicKey;
+use warren_crypto::association::Suite;
 use warren_overlay::hold::Hold;
 use warren_overlay::mesh::{Mesh, Ownership, PeerSpec, Snapshot, StaticPeer};
 use warren_overlay::record::{NodeName, Record};
@@ -80,6 +81,8 @@ struct Control {
     node_addresses: BTreeSet<IpAddr>,
     mtu: u16,
     workers: usize,
+    /// What this node speaks on associations, best first.
+    suites: Vec<Suite>,
     /// Shared with answers that take their time; the threads end with the last owner.
     dataplane: Arc<Dataplane>,
     host: Host,

@@ -8,10 +8,16 @@
 //!
 //! Locks: one mutex per peer around its session, taken once per run of packets; nothing else is shared and written.
 
+mod associates;
+mod chance;
 mod clerk;
 mod counters;
+mod lanes;
+mod link;
+mod orders;
 mod peer;
 mod snapshot;
+mod strays;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -24,19 +30,24 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use warren_crypto::PublicKey;
+use warren_crypto::association::Suite;
 use warren_crypto::tunnel::Identity;
+use warren_crypto::{PrivateKey, PublicKey};
 use warren_io::{Tun, TunConfig, TunQueue, UdpConfig, UdpSocket, Waker};
 use warren_overlay::forward::Drops;
 use warren_overlay::mesh::PeerSpec;
 use warren_overlay::record::NodeName;
 
-use crate::config::Offload;
+use crate::config::{Associations, Offload};
 use clerk::Clerk;
 use counters::WorkerCounters;
-pub use peer::PeerCounters;
+use orders::Orders;
+pub use peer::{ASSOCIATIONS, Association, PeerCounters};
 use snapshot::Snapshot;
 use worker::Worker;
+
+/// Handshakes a second from which on strangers must prove their address.
+const HANDSHAKES_PER_SECOND: u64 = 200;
 
 /// What the data path is started with.
 #[derive(Clone, Debug)]
@@ -55,6 +66,10 @@ pub struct Options {
     pub offload: Offload,
     /// This node's addresses, the first of each family answers "too big".
     pub addresses: Vec<std::net::IpAddr>,
+    /// Whether data leaves the tunnel for associations.
+    pub associations: Associations,
+    /// What this node speaks there, best first.
+    pub suites: Vec<Suite>,
 }
 
 /// What a peer looks like from here.
@@ -74,15 +89,26 @@ pub struct PeerReport {
     pub connecting: bool,
     /// Traffic and drops.
     pub counters: PeerCounters,
+    /// The associations on which data is sent; `None` while it travels in the tunnel.
+    pub association: Option<Association>,
+    /// The peer knows associations.
+    pub speaks_associations: bool,
 }
 
 /// Everything the threads share.
 struct Shared {
     identity: Identity,
+    /// Proves this node in exchanges.
+    private: PrivateKey,
     options: Options,
     snapshot: ArcSwap<Snapshot>,
     sockets: Vec<UdpSocket>,
     counters: Vec<WorkerCounters>,
+    /// What the clerk tells the workers.
+    orders: Vec<Orders>,
+    /// Datagrams of one worker's associations that came to another.
+    strays: Vec<strays::Strays>,
+    wakers: Vec<Waker>,
     /// A new device's queues, one place per worker, until the worker takes its own.
     successors: Vec<Mutex<Option<Queue>>>,
     /// Somebody deleted the device.
@@ -97,7 +123,6 @@ type Queue = (TunQueue, (bool, bool));
 pub struct Dataplane {
     shared: Arc<Shared>,
     clerk: clerk::Mailbox,
-    wakers: Vec<Arc<Waker>>,
     threads: Vec<JoinHandle<()>>,
     offloads: Vec<&'static str>,
 }
@@ -107,7 +132,7 @@ impl Dataplane {
     ///
     /// # Errors
     /// What the kernel says of the device or the port.
-    pub fn start(identity: Identity, options: Options) -> io::Result<Self> {
+    pub fn start(private: PrivateKey, options: Options) -> io::Result<Self> {
         let workers = options.workers.max(1);
         let sockets = warren_io::bind(&UdpConfig {
             port: options.port,
@@ -119,17 +144,21 @@ impl Dataplane {
         let tun = open_device(&options)?;
         let offloads = offloads(&tun, &sockets);
         let shared = Arc::new(Shared {
-            identity,
+            identity: Identity::new(private.clone(), HANDSHAKES_PER_SECOND),
+            private,
             options,
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
             counters: (0..=workers).map(|_| WorkerCounters::default()).collect(),
             successors: (0..workers).map(|_| Mutex::default()).collect(),
             device_gone: AtomicBool::new(false),
             sockets,
+            orders: (0..workers).map(|_| Orders::default()).collect(),
+            strays: (0..workers).map(|_| strays::Strays::default()).collect(),
+            wakers: (0..workers).map(|_| Waker::new()).collect::<io::Result<_>>()?,
             stop: AtomicBool::new(false),
         });
         let (mailbox, clerk) = Clerk::new(Arc::clone(&shared));
-        let mut dataplane = Self { shared, clerk: mailbox, wakers: Vec::new(), threads: Vec::new(), offloads };
+        let mut dataplane = Self { shared, clerk: mailbox, threads: Vec::new(), offloads };
         dataplane.spawn(tun, clerk)?;
         Ok(dataplane)
     }
@@ -137,10 +166,7 @@ impl Dataplane {
     fn spawn(&mut self, tun: Tun, clerk: Clerk) -> io::Result<()> {
         let coalesce = (tun.tso, tun.uso);
         for (number, queue) in tun.queues.into_iter().enumerate() {
-            let waker = Arc::new(Waker::new()?);
-            let queue = (queue, coalesce);
-            let worker = Worker::new(number, Arc::clone(&self.shared), queue, self.clerk.clone(), Arc::clone(&waker));
-            self.wakers.push(waker);
+            let worker = Worker::new(number, Arc::clone(&self.shared), (queue, coalesce), self.clerk.clone());
             self.threads.push(thread(format!("warren-worker-{number}"), move || worker.run())?);
         }
         self.threads.push(thread("warren-clerk".into(), move || clerk.run())?);
@@ -150,7 +176,7 @@ impl Dataplane {
     /// Makes these the peers and `local` this node's prefixes. Sessions of peers that stay are kept.
     pub fn apply(&self, peers: &BTreeMap<NodeName, PeerSpec>, local: &[IpNet]) {
         let now = self.shared.snapshot.load();
-        let next = now.with(peers, local, &self.shared.identity, self.shared.options.mtu);
+        let next = now.with(peers, local, &self.shared.identity, (self.shared.options.mtu, self.shared.sockets.len()));
         self.shared.snapshot.store(Arc::new(next));
         self.clerk.look();
     }
@@ -171,7 +197,7 @@ impl Dataplane {
             *place.lock().unwrap_or_else(PoisonError::into_inner) = Some((queue, coalesce));
         }
         self.shared.device_gone.store(false, Ordering::Release);
-        for waker in &self.wakers {
+        for waker in &self.shared.wakers {
             waker.wake();
         }
         Ok(())
@@ -204,7 +230,7 @@ impl Drop for Dataplane {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
         self.clerk.stop();
-        for waker in &self.wakers {
+        for waker in &self.shared.wakers {
             waker.wake();
         }
         for thread in self.threads.drain(..) {

@@ -94,4 +94,23 @@ pub struct PeerStatus {
     pub drops: u64,
     /// Prefixes routed to it.
     pub cidrs: Vec<String>,
+    /// The associations on which its data is sent; `None` while it travels in the tunnel.
+    #[serde(default)]
+    pub association: Option<AssociationStatus>,
+    /// Why there is no association.
+    #[serde(default)]
+    pub why_tunnel: Option<String>,
+}
+
+/// How data travels to a peer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssociationStatus {
+    /// `aes-256-gcm` or `chacha20-poly1305`.
+    pub suite: String,
+    /// Lanes on which this node sends, one for each of its workers.
+    pub lanes: usize,
+    /// Seconds since the keys were agreed on.
+    pub age: u64,
+    /// Whether whoever breaks X25519 later learns nothing.
+    pub post_quantum: bool,
 }

@@ -102,6 +102,8 @@ pub enum Action {
     },
     /// Give up this generation, in both directions.
     Abandon(u64),
+    /// The peer was started anew: give up everything.
+    Purge,
 }
 
 /// Why a frame changed nothing.
@@ -222,6 +224,11 @@ impl Exchange {
         Some(Action::Send(offer))
     }
 
+    /// What to tell the peer once, over the first session after this node's start.
+    pub fn hello(&self) -> Vec<u8> {
+        frame::hello(self.terms.boot)
+    }
+
     /// A frame came out of the peer's tunnel.
     ///
     /// # Errors
@@ -238,6 +245,7 @@ impl Exchange {
                 Some(completed) => Ok(vec![Action::Abandon(completed.generation)]),
                 None => self.take_close(number, &mac, now, chance),
             },
+            Frame::Hello { boot } => Ok(self.take_hello(boot)),
             Frame::Request if self.is_initiator() => Ok(self.want(now, chance).into_iter().collect()),
             _ => Err(Refusal::Unexpected),
         }
@@ -406,6 +414,15 @@ impl Exchange {
         }
         self.pause_after_failure(now, chance);
         Ok(self.abandon())
+    }
+
+    /// The tunnel says who sent it, and a tunnel's session never outlives the agent that made it.
+    fn take_hello(&mut self, boot: u64) -> Vec<Action> {
+        if self.peer_boot.take_if(|known| *known != boot).is_none() {
+            return Vec::new();
+        }
+        self.not_before = Duration::ZERO;
+        self.abandon().into_iter().chain([Action::Purge]).collect()
     }
 
     /// Both sides are ready.

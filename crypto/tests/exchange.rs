@@ -118,6 +118,11 @@ impl World {
                 }
                 Action::Receive(ends) => self.receive_on(who, ends),
                 Action::SendOn { ends, reborn } => self.send_on(who, ends, reborn),
+                Action::Purge => {
+                    let side = &mut self.sides[who];
+                    side.receivers.clear();
+                    (side.senders, side.installing) = (None, None);
+                }
                 Action::Abandon(generation) => {
                     let side = &mut self.sides[who];
                     side.receivers.retain(|_, (of, _)| *of != generation);
@@ -188,6 +193,8 @@ impl World {
         self.sides[who] = side(who, boot, self.psk);
         // The tunnel is made anew: nothing that was under way fits it.
         self.wires = Default::default();
+        let hello = self.sides[who].exchange.hello();
+        self.wires[1 - who].push_back(hello);
     }
 
     /// Everything that is under way arrives, workers answer at once.
@@ -373,6 +380,22 @@ fn a_peer_that_was_restarted_is_noticed() {
     let mut world = connected(10);
     world.restart(1);
     world.tick(Duration::from_secs(30));
+    world.want(0);
+    world.want(1);
+    world.settle();
+    assert_eq!((world.talk(0).1, world.talk(1).1), (2, 3));
+}
+
+#[test]
+fn a_hello_of_a_new_start_voids_everything_and_one_of_the_same_start_nothing() {
+    let mut world = connected(11);
+    let same = world.sides[1].exchange.hello();
+    world.deliver(0, &same).unwrap();
+    assert_eq!(world.talk(0), (2, 2));
+    world.restart(1);
+    let new = world.sides[1].exchange.hello();
+    world.deliver(0, &new).unwrap();
+    assert!(world.sides[0].senders.is_none() && world.sides[0].receivers.is_empty());
     world.want(0);
     world.want(1);
     world.settle();

@@ -36,6 +36,8 @@ pub enum DropReason {
     Replay,
     /// A data message without a session.
     NoSession,
+    /// Data outside of an association, where `associations = "require"`.
+    NoAssociation,
     /// A refused handshake.
     Handshake,
     /// The network refused the datagram.
@@ -46,7 +48,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Malformed,
         Self::BadOffload,
         Self::NoRoute,
@@ -63,6 +65,7 @@ impl DropReason {
         Self::Forged,
         Self::Replay,
         Self::NoSession,
+        Self::NoAssociation,
         Self::Handshake,
         Self::SendFailed,
         Self::TunWriteFailed,
@@ -87,6 +90,7 @@ impl DropReason {
             Self::Forged => "forged",
             Self::Replay => "replay",
             Self::NoSession => "no_session",
+            Self::NoAssociation => "no_association",
             Self::Handshake => "handshake",
             Self::SendFailed => "send_failed",
             Self::TunWriteFailed => "tun_write_failed",

@@ -7,6 +7,7 @@ pub mod checksum;
 pub mod delta;
 pub mod drops;
 pub mod forward;
+pub mod frame;
 pub mod hold;
 pub mod icmp;
 pub mod mesh;

@@ -98,6 +98,8 @@ pub struct StaticPeer {
     pub persistent_keepalive: Option<u16>,
     /// The largest inner packet it takes.
     pub mtu: Option<u16>,
+    /// What else it can do.
+    pub features: BTreeSet<String>,
 }
 
 /// Where a peer comes from.

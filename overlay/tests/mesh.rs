@@ -140,6 +140,7 @@ fn an_own_address_inside_an_own_prefix_hides_nobody_else_s() {
         preshared_key: None,
         persistent_keepalive: None,
         mtu: None,
+        features: BTreeSet::new(),
     };
     let own = Own { addresses: ["10.0.0.1".parse().unwrap()].into(), ..own() };
     let statics = [peer("p", 7, &[], "10.0.0.9")];

@@ -60,7 +60,8 @@ impl Settings {
             .text("", "public_key", other.public_key())
             .text("", "endpoint", std::net::SocketAddr::new(other.address(), PORT))
             .list("", "addresses", other.addresses())
-            .list("", "cidrs", other.cidrs());
+            .list("", "cidrs", other.cidrs())
+            .set("", "associations", true);
         self.add_peer(peer)
     }
 

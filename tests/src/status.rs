@@ -27,6 +27,11 @@ impl Status {
         self.array("peers").iter().filter_map(|peer| peer["name"].as_str()).collect()
     }
 
+    /// The suite of a peer's associations.
+    pub fn suite(&self, name: &str) -> Option<&str> {
+        self.peer(name)?["association"]["suite"].as_str()
+    }
+
     /// One peer.
     pub fn peer(&self, name: &str) -> Option<&Value> {
         self.array("peers").iter().find(|peer| peer["name"] == name)

@@ -56,13 +56,17 @@ fn peers(peers: &[PeerStatus]) -> String {
     if peers.is_empty() {
         return "no peers\n".to_owned();
     }
-    let header = ["PEER", "STATE", "ENDPOINT", "HANDSHAKE", "RECEIVED", "SENT", "DROPS", "CIDRS"].map(str::to_owned);
+    let header =
+        ["PEER", "STATE", "ENDPOINT", "HANDSHAKE", "DATA", "RECEIVED", "SENT", "DROPS", "CIDRS"].map(str::to_owned);
     let rows = peers.iter().map(|peer| {
         [
             peer.name.clone(),
             peer.state.clone(),
             peer.endpoint.clone().unwrap_or_else(|| "unknown".to_owned()),
             peer.handshake_age.map_or_else(|| "never".to_owned(), |age| format!("{age} s ago")),
+            peer.association
+                .as_ref()
+                .map_or_else(|| "tunnel".to_owned(), |one| format!("{} x{}", one.suite, one.lanes)),
             bytes(peer.rx_bytes),
             bytes(peer.tx_bytes),
             peer.drops.to_string(),

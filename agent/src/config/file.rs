@@ -3,6 +3,7 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use warren_crypto::association::Suite;
 use warren_overlay::mesh::Enforcement;
 
 use super::fault::{ConfigError, Fault, Place};
@@ -13,8 +14,8 @@ use super::value::{
     secret_path, table, urls, within, word,
 };
 use super::{
-    Cidrs, Config, Etcd, Log, LogFormat, Mode, Node, Offload, Overlay, Password, Peer, RUN_DIR, STATE_DIR, Underlay,
-    Workers,
+    Associations, Cidrs, Config, Etcd, Log, LogFormat, Mode, Node, Offload, Overlay, Password, Peer, RUN_DIR,
+    STATE_DIR, Underlay, Workers,
 };
 
 /// Reads and checks the file, with the environment and the flags of this process over it.
@@ -116,6 +117,13 @@ fn node(raw: &mut Table<'_, '_>) -> Option<Node> {
 }
 
 fn overlay(raw: &mut Table<'_, '_>) -> Option<Overlay> {
+    let suites = [
+        ("auto", None),
+        (Suite::Aes256Gcm.name(), Some(Suite::Aes256Gcm)),
+        (Suite::ChaCha20Poly1305.name(), Some(Suite::ChaCha20Poly1305)),
+    ];
+    let suite = raw.get("suite", word(&suites)).flatten();
+    let associations = associations(raw, suite);
     let modes = [("pods", Mode::Pods), ("nodes", Mode::Nodes)];
     let enforcements = [("strict", Enforcement::Strict), ("permissive", Enforcement::Permissive)];
     Some(Overlay {
@@ -131,8 +139,23 @@ fn overlay(raw: &mut Table<'_, '_>) -> Option<Overlay> {
         exempt_ports: raw
             .get("exempt_ports", ports)
             .unwrap_or_else(|| vec![22..=22, 6443..=6443, 2379..=2380, 10250..=10250]),
+        associations,
+        suite,
         grace_seconds: raw.get("grace_seconds", within(0..=604_800)).unwrap_or(900),
     })
+}
+
+/// A pinned suite is refused, not lowered, and its data waits.
+fn associations(raw: &mut Table<'_, '_>, suite: Option<Suite>) -> Associations {
+    let words = [("prefer", Associations::Prefer), ("require", Associations::Require), ("off", Associations::Off)];
+    let associations = raw.get("associations", word(&words)).unwrap_or_default();
+    if suite.is_none() {
+        return associations;
+    }
+    if associations == Associations::Off {
+        raw.fault("overlay.suite and overlay.associations = \"off\": without associations there is no suite to choose");
+    }
+    Associations::Require
 }
 
 fn underlay(raw: &mut Table<'_, '_>) -> Option<Underlay> {
@@ -187,6 +210,7 @@ fn peer(raw: &mut Table<'_, '_>) -> Option<Peer> {
         preshared_key: raw.get("preshared_key_file", preshared_key),
         persistent_keepalive: raw.get("persistent_keepalive", any).filter(|seconds| *seconds != 0),
         mtu: raw.get("mtu", within(MTUS)),
+        associations: raw.get("associations", any).unwrap_or(false),
         name: name?,
         public_key: public_key?,
     })

@@ -12,7 +12,8 @@ use warren_overlay::record::{NodeName, RECORD_VERSION, Record};
 
 use super::Control;
 use super::desired::{Facts, desired, overhead, registry_addresses};
-use crate::config::{Cidrs, Config};
+use crate::config::{Associations, Cidrs, Config};
+use crate::dataplane::ASSOCIATIONS;
 use crate::host::{Desired, HostError};
 use crate::registry::cache::{Cache, Cached};
 
@@ -206,6 +207,7 @@ impl Control {
     }
 
     fn record(&self) -> Record {
+        let associates = self.config.overlay.associations != Associations::Off;
         Record {
             version: RECORD_VERSION,
             name: self.config.node.name.clone(),
@@ -215,8 +217,12 @@ impl Control {
             cidrs: self.mesh.own_cidrs.clone(),
             mtu: self.mtu,
             workers: self.workers as u16,
-            suites: Vec::new(),
-            features: BTreeSet::new(),
+            suites: if associates {
+                self.suites.iter().map(|suite| suite.name().to_owned()).collect()
+            } else {
+                Vec::new()
+            },
+            features: associates.then(|| ASSOCIATIONS.to_owned()).into_iter().collect(),
             agent: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

@@ -6,9 +6,9 @@ use warren_overlay::mesh::Origin;
 use super::Control;
 use super::desired::registry_inside;
 use crate::admin::Request;
-use crate::config::Mode;
+use crate::config::{Associations, Mode};
 use crate::dataplane::PeerReport;
-use crate::status::{PeerStatus, RegistryStatus, Status};
+use crate::status::{AssociationStatus, PeerStatus, RegistryStatus, Status};
 
 impl Control {
     pub(super) async fn answer(&mut self, request: Request) {
@@ -90,8 +90,28 @@ impl Control {
             tx_packets: report.counters.tx_packets,
             rx_packets: report.counters.rx_packets,
             drops: report.counters.drops,
+            association: report.association.map(|association| AssociationStatus {
+                suite: association.suite.name().to_owned(),
+                lanes: association.lanes,
+                age: association.age.as_secs(),
+                // The exchange knows no other way.
+                post_quantum: true,
+            }),
+            why_tunnel: self.why_tunnel(report).map(str::to_owned),
             cidrs: spec.map(|spec| spec.cidrs.iter().map(ToString::to_string).collect()).unwrap_or_default(),
         }
+    }
+
+    fn why_tunnel(&self, report: &PeerReport) -> Option<&'static str> {
+        if report.association.is_some() {
+            return None;
+        }
+        Some(match self.config.overlay.associations {
+            Associations::Off => "associations are off here",
+            _ if !report.speaks_associations => "the peer does not announce associations",
+            _ if report.handshake_age.is_none() => "there is no session",
+            _ => "nothing was sent lately, or the peer has not agreed yet",
+        })
     }
 
     fn peer_state(&self, report: &PeerReport) -> &'static str {

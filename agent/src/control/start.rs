@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use warren_crypto::PublicKey;
-use warren_crypto::tunnel::Identity;
+use warren_crypto::association::Suite;
 use warren_overlay::hold::Hold;
 use warren_overlay::mesh::{self, Mesh};
 
@@ -21,8 +21,6 @@ use crate::host::{Host, Underlay};
 use crate::registry::cache::{Cache, Cached};
 use crate::{admin, keyfile, preflight, registry};
 
-/// Handshakes a second from which on strangers must prove their address.
-const HANDSHAKES_PER_SECOND: u64 = 200;
 /// Registry events that wait, at most; each is a whole picture, so few suffice.
 const EVENTS: usize = 16;
 
@@ -53,6 +51,7 @@ impl Control {
             gateways: underlay.gateways,
             mtu,
             workers,
+            suites: suites(config.overlay.suite),
             dataplane: Arc::new(dataplane),
             host,
             hold: Hold::new(Duration::from_secs(config.overlay.grace_seconds)),
@@ -180,9 +179,11 @@ fn start_dataplane(
         mark,
         workers,
         offload: config.offload,
+        associations: config.overlay.associations,
+        suites: suites(config.overlay.suite),
         addresses: addresses.iter().copied().collect(),
     };
-    Dataplane::start(Identity::new(private, HANDSHAKES_PER_SECOND), options).map_err(|error| {
+    Dataplane::start(private, options).map_err(|error| {
         let (device, port) = (&config.overlay.device, config.underlay.port);
         Error::Host(match error.kind() {
             std::io::ErrorKind::AddrInUse => {
@@ -194,6 +195,21 @@ fn start_dataplane(
             _ => format!("the device {device} or UDP port {port} cannot be opened: {error}; see `warren preflight`"),
         })
     })
+}
+
+/// What this node speaks, best first: AES where the CPU has instructions for it and for GCM's multiplication.
+fn suites(pinned: Option<Suite>) -> Vec<Suite> {
+    #[cfg(target_arch = "x86_64")]
+    let aes = std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    let aes = std::arch::is_aarch64_feature_detected!("aes") && std::arch::is_aarch64_feature_detected!("pmull");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let aes = false;
+    match pinned {
+        Some(suite) => vec![suite],
+        None if aes => vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305],
+        None => vec![Suite::ChaCha20Poly1305, Suite::Aes256Gcm],
+    }
 }
 
 /// As configured, or one per core.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
+use warren_crypto::association::Suite;
 use warren_overlay::mesh::PeerSpec;
 use warren_overlay::record::NodeName;
 
@@ -35,7 +36,9 @@ impl Control {
         let dataplane = Arc::clone(&self.dataplane);
         tokio::task::spawn_local(async move {
             let rtt = measure(&dataplane, &name).await;
-            let session = dataplane.peers().iter().any(|peer| peer.name == name && peer.handshake_age.is_some());
+            let report = dataplane.peers().into_iter().find(|peer| peer.name == name);
+            let session = report.as_ref().is_some_and(|report| report.handshake_age.is_some());
+            let suite = report.and_then(|report| report.association).map(|association| association.suite);
             let _ = reply.send(Ok(Verify {
                 peer: name.to_string(),
                 destination: destination.map(|address| address.to_string()).unwrap_or_default(),
@@ -44,7 +47,7 @@ impl Control {
                 session,
                 rtt_ms: rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
                 encrypted: via_tunnel && session,
-                detail: detail(via_tunnel, session, rtt),
+                detail: detail(via_tunnel, session, rtt, suite),
             }));
         });
     }
@@ -71,12 +74,21 @@ async fn measure(dataplane: &Dataplane, name: &NodeName) -> Option<Duration> {
     None
 }
 
-fn detail(via_tunnel: bool, session: bool, rtt: Option<Duration>) -> String {
+fn detail(via_tunnel: bool, session: bool, rtt: Option<Duration>, suite: Option<Suite>) -> String {
     match (via_tunnel, session, rtt) {
         (false, ..) => "the kernel would not send this traffic into the tunnel: see problems in `warren status`",
         (true, false, _) => "routed into the tunnel, but the peer does not answer: nothing passes, nothing leaks",
         (true, true, None) => "there is a session, but no answer to a fresh handshake: it was not measured",
-        (true, true, Some(_)) => "routed into the tunnel, authenticated just now, encrypted with ChaCha20-Poly1305",
+        (true, true, Some(_)) => {
+            return match suite {
+                Some(suite) => format!(
+                    "routed to the peer, authenticated just now, encrypted with {} in associations of its own (X25519 and \
+                     ML-KEM-768)",
+                    suite.name()
+                ),
+                None => "routed into the tunnel, authenticated just now, encrypted with ChaCha20-Poly1305".to_owned(),
+            };
+        }
     }
     .to_owned()
 }

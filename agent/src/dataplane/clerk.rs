@@ -14,9 +14,12 @@ use warren_crypto::tunnel::{Initiator, Opened};
 use warren_io::{Sent, Train};
 use warren_overlay::drops::DropReason;
 use warren_overlay::forward::{Seal as _, Slot};
+use warren_overlay::frame::PACKET_MAX;
 
 use super::Shared;
+use super::associates::Associates;
 use super::counters::WorkerCounters;
+use super::orders::PeerId;
 use super::peer::{Destination, Peer, Session, reason};
 
 /// Letters that wait, at most: with [`INITIATION_LEN`] bytes each below 100 KiB.
@@ -32,6 +35,10 @@ const LIMITER_PERIOD: Duration = Duration::from_secs(1);
 #[allow(clippy::large_enum_variant, reason = "a box would be an allocation on the worker that hands it over")]
 enum Letter {
     Handshake { bytes: [u8; INITIATION_LEN], len: usize, from: SocketAddr, to: Option<IpAddr> },
+    Frame { peer: PeerId, packet: Box<[u8]> },
+    Installed { peer: PeerId, generation: u64, worker: usize },
+    Heard { peer: PeerId, generation: u64 },
+    Probe { peer: PeerId, from: SocketAddr, to: Option<IpAddr> },
     Connect(Slot),
     HandshakeNow(Slot),
     Look,
@@ -49,6 +56,26 @@ impl Mailbox {
         let len = datagram.len().min(INITIATION_LEN);
         bytes[..len].copy_from_slice(&datagram[..len]);
         self.0.try_send(Letter::Handshake { bytes, len, from, to }).is_ok()
+    }
+
+    /// Hands over part of a control frame; false when it is too long or the mailbox is full.
+    pub(super) fn control(&self, peer: PeerId, packet: &[u8]) -> bool {
+        packet.len() <= PACKET_MAX && self.0.try_send(Letter::Frame { peer, packet: packet.into() }).is_ok()
+    }
+
+    /// This worker is ready; a full mailbox costs one exchange, which is begun again.
+    pub(super) fn installed(&self, peer: PeerId, generation: u64, worker: usize) {
+        let _ = self.0.try_send(Letter::Installed { peer, generation, worker });
+    }
+
+    /// The first packet of a generation came.
+    pub(super) fn heard(&self, peer: PeerId, generation: u64) {
+        let _ = self.0.try_send(Letter::Heard { peer, generation });
+    }
+
+    /// A peer's packets come from another address; lost letters are followed by others.
+    pub(super) fn probe(&self, peer: PeerId, from: SocketAddr, to: Option<IpAddr>) {
+        let _ = self.0.try_send(Letter::Probe { peer, from, to });
     }
 
     /// Packets wait for this peer; false when the mailbox is full.
@@ -74,15 +101,19 @@ impl Mailbox {
 
 /// The thread's state.
 pub(super) struct Clerk {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     letters: Receiver<Letter>,
-    out: Box<[u8]>,
+    pub(super) out: Box<[u8]>,
+    pub(super) associates: Associates,
+    /// The snapshot that was seen last.
+    generation: u64,
 }
 
 impl Clerk {
     pub(super) fn new(shared: Arc<Shared>) -> (Mailbox, Self) {
         let (sender, letters) = sync_channel(MAILBOX);
-        (Mailbox(sender), Self { shared, letters, out: vec![0; BUFFER_LEN].into() })
+        let associates = Associates::new(shared.sockets.len());
+        (Mailbox(sender), Self { shared, letters, out: vec![0; BUFFER_LEN].into(), associates, generation: 0 })
     }
 
     /// Runs until the data path stops.
@@ -111,7 +142,7 @@ impl Clerk {
         &self.shared.counters[self.shared.counters.len() - 1]
     }
 
-    fn lose(&self, reason: DropReason, n: u64) {
+    pub(super) fn lose(&self, reason: DropReason, n: u64) {
         if n > 0 {
             self.counters().add(reason, n);
         }
@@ -124,6 +155,10 @@ impl Clerk {
                     self.lose(reason, 1);
                 }
             }
+            Letter::Frame { peer, packet } => self.take_frame(*peer, packet),
+            Letter::Installed { peer, generation, worker } => self.installed(*peer, *generation, *worker),
+            Letter::Heard { peer, generation } => self.heard(*peer, *generation),
+            Letter::Probe { peer, from, to } => self.probe(*peer, *from, *to),
             Letter::Connect(slot) => self.connect(*slot, false),
             Letter::HandshakeNow(slot) => self.connect(*slot, true),
             Letter::Look => self.tick(),
@@ -176,7 +211,7 @@ impl Clerk {
     }
 
     /// Somebody wants to send: an initiation, or the packets that waited.
-    fn connect(&mut self, slot: Slot, force: bool) {
+    pub(super) fn connect(&mut self, slot: Slot, force: bool) {
         let snapshot = self.shared.snapshot.load_full();
         let Some(peer) = snapshot.peer(slot) else { return };
         let mut out = std::mem::take(&mut self.out);
@@ -185,6 +220,7 @@ impl Clerk {
         if session.tunnel.has_session() {
             self.release(peer, &mut session, &mut out);
         }
+        let has_session = session.tunnel.has_session();
         if force || !session.tunnel.has_session() {
             let jitter = OsRng.next_u32();
             let len = if force {
@@ -199,6 +235,9 @@ impl Clerk {
         }
         drop(session);
         self.out = out;
+        if has_session && !force {
+            self.tick_link(peer);
+        }
     }
 
     /// Every tunnel's timers.
@@ -223,6 +262,13 @@ impl Clerk {
             }
         }
         self.out = out;
+        if self.generation != snapshot.generation {
+            self.generation = snapshot.generation;
+            self.associates.follow(&|slot| snapshot.peer(slot).map(|peer| peer.id()));
+        }
+        for peer in snapshot.peers() {
+            self.tick_link(peer);
+        }
     }
 
     /// Packets wait: start again where the tunnel gave up, and give them up after the tunnel's own patience.
@@ -259,7 +305,7 @@ impl Clerk {
         }
     }
 
-    fn send_to(&self, peer: &Peer, session: &mut Session, datagram: &[u8]) {
+    pub(super) fn send_to(&self, peer: &Peer, session: &mut Session, datagram: &[u8]) {
         let Some(Destination { to, from, .. }) = session.destination(peer.slot()) else {
             return self.lose(DropReason::NoEndpoint, 1);
         };
@@ -270,7 +316,7 @@ impl Clerk {
         session.counters.drops += sent.lost as u64;
     }
 
-    fn send_reply(&self, datagram: &[u8], to: SocketAddr, from: Option<IpAddr>) {
+    pub(super) fn send_reply(&self, datagram: &[u8], to: SocketAddr, from: Option<IpAddr>) {
         self.send(datagram, to, from);
     }
 

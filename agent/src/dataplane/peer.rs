@@ -2,9 +2,11 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use warren_crypto::association::Suite;
 use warren_crypto::tunnel::{Identity, Opened, Tunnel, TunnelConfig, TunnelError};
 use warren_overlay::drops::DropReason;
 use warren_overlay::forward::{Open, Seal, Slot};
@@ -12,7 +14,12 @@ use warren_overlay::mesh::PeerSpec;
 use warren_overlay::record::NodeName;
 
 use super::PeerReport;
+use super::counters::LaneCounters;
+use super::link::Passed;
+use super::orders::PeerId;
 
+/// The feature that a record names.
+pub const ASSOCIATIONS: &str = "associations/1";
 /// Packets that wait for a session, at most; the first second of a connection, not a buffer for an outage.
 const WAITING_MAX: usize = 64;
 /// Bytes that wait, at most: two superpackets.
@@ -37,8 +44,32 @@ pub struct PeerCounters {
     pub drops: u64,
 }
 
+/// What an agent and its peer agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Association {
+    /// The AEAD.
+    pub suite: Suite,
+    /// Lanes on which this node sends.
+    pub lanes: usize,
+    /// Its age.
+    pub age: Duration,
+}
+
+/// What workers read and write of a peer without its lock; the same for all of its descriptions.
+pub(super) struct Shared {
+    id: PeerId,
+    /// By worker.
+    lanes: Box<[LaneCounters]>,
+    /// Changes whenever the session changes where datagrams go.
+    way: AtomicU32,
+    /// Packets went through the tunnel, or nowhere, for lack of an association.
+    wanted: AtomicBool,
+}
+
 /// A peer in its slot.
 pub(super) struct Peer {
+    shared: Arc<Shared>,
+    speaks: bool,
     slot: Slot,
     spec: PeerSpec,
     mtu: usize,
@@ -50,6 +81,9 @@ pub(super) struct Peer {
 pub(super) struct Session {
     pub(super) tunnel: Tunnel,
     pub(super) counters: PeerCounters,
+    /// What the clerk agreed on with the peer, for people.
+    pub(super) association: Option<Association>,
+    shared: Arc<Shared>,
     endpoints: Vec<SocketAddr>,
     endpoint: Option<SocketAddr>,
     local: Option<IpAddr>,
@@ -76,7 +110,14 @@ pub(super) struct Destination {
 }
 
 impl Peer {
-    pub(super) fn new(slot: Slot, spec: PeerSpec, identity: &Identity, mtu: u16) -> Self {
+    pub(super) fn new(slot: Slot, spec: PeerSpec, identity: &Identity, mtu: u16, workers: usize) -> Self {
+        static SERIAL: AtomicU64 = AtomicU64::new(0);
+        let shared = Arc::new(Shared {
+            id: PeerId { slot, serial: SERIAL.fetch_add(1, Ordering::Relaxed) },
+            lanes: (0..workers).map(|_| LaneCounters::default()).collect(),
+            way: AtomicU32::new(0),
+            wanted: AtomicBool::new(false),
+        });
         let tunnel = Tunnel::new(
             identity,
             TunnelConfig {
@@ -89,6 +130,8 @@ impl Peer {
         let session = Session {
             tunnel,
             counters: PeerCounters::default(),
+            association: None,
+            shared: Arc::clone(&shared),
             endpoint: spec.endpoints.first().copied(),
             endpoints: spec.endpoints.clone(),
             local: None,
@@ -102,7 +145,9 @@ impl Peer {
             asked: false,
             single_trains: 0,
         };
-        Self { slot, mtu: peer_mtu(&spec, mtu), spec, session: Arc::new(Mutex::new(session)) }
+        let speaks = spec.features.contains(ASSOCIATIONS);
+        let session = Arc::new(Mutex::new(session));
+        Self { shared, speaks, slot, mtu: peer_mtu(&spec, mtu), spec, session }
     }
 
     /// The same tunnel under a changed description, or `None` when the change needs a new tunnel.
@@ -118,6 +163,46 @@ impl Peer {
 
     pub(super) fn slot(&self) -> Slot {
         self.slot
+    }
+
+    /// Which peer this is, whatever its description.
+    pub(super) fn id(&self) -> PeerId {
+        self.shared.id
+    }
+
+    /// True for another agent that knows associations.
+    pub(super) fn speaks(&self) -> bool {
+        self.speaks
+    }
+
+    /// Changes whenever [`Session::destination`] may have.
+    pub(super) fn way(&self) -> u32 {
+        self.shared.way.load(Ordering::Acquire)
+    }
+
+    /// One worker's counters.
+    pub(super) fn lane(&self, worker: usize) -> &LaneCounters {
+        &self.shared.lanes[worker]
+    }
+
+    /// Asks for an association; true when nobody had.
+    pub(super) fn want(&self) -> bool {
+        !self.shared.wanted.load(Ordering::Relaxed) && !self.shared.wanted.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether somebody asked since the last time.
+    pub(super) fn was_wanted(&self) -> bool {
+        self.shared.wanted.swap(false, Ordering::Relaxed)
+    }
+
+    /// Over all workers; `session` is this peer's.
+    pub(super) fn passed(&self, session: &Session) -> Passed {
+        let lanes = self.shared.lanes.iter();
+        lanes.fold(Passed { heard: session.counters.rx_packets, ..Passed::default() }, |sum, lane| Passed {
+            sent: sum.sent + lane.tx_packets.load(Ordering::Relaxed),
+            data: sum.data + lane.rx_packets.load(Ordering::Relaxed),
+            heard: sum.heard + lane.heard.load(Ordering::Relaxed),
+        })
     }
 
     pub(super) fn name(&self) -> &NodeName {
@@ -147,7 +232,9 @@ impl Peer {
             handshake_age: session.tunnel.status().handshake_age,
             handshake_time: session.handshake_time,
             connecting: !session.tunnel.has_session() && session.attempts > 0,
-            counters: session.counters,
+            counters: self.shared.lanes.iter().fold(session.counters, LaneCounters::add_to),
+            association: session.association,
+            speaks_associations: self.speaks,
         }
     }
 }
@@ -155,7 +242,9 @@ impl Peer {
 /// A peer's new description with the session of the old one.
 pub(super) fn inherit(old: &Peer, spec: PeerSpec, mtu: u16) -> Peer {
     old.lock().may_be_at(&spec.endpoints);
-    Peer { slot: old.slot, mtu: peer_mtu(&spec, mtu), spec, session: Arc::clone(&old.session) }
+    let (shared, session) = (Arc::clone(&old.shared), Arc::clone(&old.session));
+    let speaks = spec.features.contains(ASSOCIATIONS);
+    Peer { shared, speaks, slot: old.slot, mtu: peer_mtu(&spec, mtu), spec, session }
 }
 
 fn peer_mtu(spec: &PeerSpec, own: u16) -> usize {
@@ -175,7 +264,13 @@ impl Session {
         if self.endpoint != Some(from) || self.local != to {
             self.endpoint = Some(from);
             self.local = to;
+            self.moved();
         }
+    }
+
+    /// Whoever remembers the way must ask again.
+    fn moved(&self) {
+        self.shared.way.fetch_add(1, Ordering::Release);
     }
 
     /// The peer is published to be elsewhere: the next datagram goes there.
@@ -184,11 +279,13 @@ impl Session {
             self.endpoints = endpoints.to_vec();
             self.endpoint = endpoints.first().copied();
             self.local = None;
+            self.moved();
         }
     }
 
     pub(super) fn forget_local(&mut self) {
         self.local = None;
+        self.moved();
     }
 
     pub(super) fn refuse_segmentation(&mut self) {
@@ -201,6 +298,7 @@ impl Session {
         if self.attempts > 0 && !self.endpoints.is_empty() && !self.tunnel.has_session() {
             self.endpoint = self.endpoints.get(self.attempts % self.endpoints.len()).copied();
             self.local = None;
+            self.moved();
         }
         self.attempts += 1;
         self.started = Some(Instant::now());

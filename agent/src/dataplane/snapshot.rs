@@ -43,7 +43,7 @@ impl Snapshot {
         peers: &BTreeMap<NodeName, PeerSpec>,
         local: &[IpNet],
         identity: &Identity,
-        mtu: u16,
+        (mtu, workers): (u16, usize),
     ) -> Self {
         let mut slots: Vec<Option<Arc<Peer>>> = vec![None; self.slots.len()];
         let mut fresh = Vec::new();
@@ -65,7 +65,7 @@ impl Snapshot {
             if free == slots.len() {
                 slots.push(None);
             }
-            slots[free] = Some(Arc::new(Peer::new(free as Slot, spec.clone(), identity, mtu)));
+            slots[free] = Some(Arc::new(Peer::new(free as Slot, spec.clone(), identity, mtu, workers)));
         }
         let remote = slots.iter().flatten().flat_map(|peer| prefixes(peer.spec()).map(|prefix| (prefix, peer.slot())));
         let table = Table::new(remote, local.iter().copied());

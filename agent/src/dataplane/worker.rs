@@ -9,12 +9,14 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use arc_swap::Cache;
-use warren_io::{Sent, TunQueue, UdpSocket, Waker};
+use warren_io::{Sent, TunQueue, UdpSocket};
 use warren_overlay::drops::DropReason;
 use warren_overlay::forward::{Batch, Inbound, Slot};
 
 use super::clerk::Mailbox;
 use super::counters::WorkerCounters;
+use super::lanes::Lanes;
+use super::orders::Order;
 use super::peer::Destination;
 use super::snapshot::Snapshot;
 use super::{Queue, Shared, peer};
@@ -28,7 +30,7 @@ pub(super) struct Worker {
     /// Somebody deleted the device: its queue is not read until a successor comes.
     queue_is_gone: bool,
     clerk: Mailbox,
-    waker: Arc<Waker>,
+    lanes: Lanes,
     stage: Stage,
     batch: Batch,
     /// Where this turn's trains go.
@@ -41,20 +43,14 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(
-        number: usize,
-        shared: Arc<Shared>,
-        (queue, (tcp, udp)): Queue,
-        clerk: Mailbox,
-        waker: Arc<Waker>,
-    ) -> Self {
+    pub(super) fn new(number: usize, shared: Arc<Shared>, (queue, (tcp, udp)): Queue, clerk: Mailbox) -> Self {
         Self {
             number,
             shared,
             queue,
             queue_is_gone: false,
             clerk,
-            waker,
+            lanes: Lanes::default(),
             stage: Stage::default(),
             batch: Batch::default(),
             destinations: Vec::with_capacity(outbound::FRAMES_MAX),
@@ -74,7 +70,9 @@ impl Worker {
             if self.generation != snapshot.generation {
                 self.generation = snapshot.generation;
                 self.inbound.forget();
+                self.lanes.follow(&snapshot);
             }
+            self.obey(&snapshot);
             let busy = self.send_turn(&snapshot) | self.receive_turn(&snapshot);
             if !busy && let Err(error) = self.wait() {
                 tracing::error!(worker = self.number, %error, "worker cannot wait for packets, stops");
@@ -83,9 +81,20 @@ impl Worker {
         }
     }
 
+    /// What the clerk wants done about associations.
+    fn obey(&mut self, snapshot: &Snapshot) {
+        for order in self.shared.orders[self.number].take() {
+            if let Order::Keepalive { peer } = order {
+                self.keep_alive(snapshot, peer);
+            } else if let Some((peer, generation)) = self.lanes.obey(order) {
+                self.clerk.installed(peer, generation, self.number);
+            }
+        }
+    }
+
     fn wait(&mut self) -> std::io::Result<()> {
         let tun = if self.queue_is_gone { -1 } else { self.queue.as_raw_fd() };
-        let ready = warren_io::wait(tun, self.socket().as_raw_fd(), &self.waker, -1)?;
+        let ready = warren_io::wait(tun, self.socket().as_raw_fd(), &self.shared.wakers[self.number], -1)?;
         if ready.woken {
             self.take_successor();
         }
@@ -145,6 +154,8 @@ impl Worker {
             }
             if sent.segmentation_refused {
                 session.refuse_segmentation();
+                drop(session);
+                self.lanes.refuse_segmentation(peer.id());
             }
         }
         self.feedback.clear();
@@ -155,4 +166,12 @@ impl Worker {
 fn lost(session: &mut peer::Session, counters: &WorkerCounters, reason: DropReason) {
     session.counters.drops += 1;
     counters.add(reason, 1);
+}
+
+/// What became of a run of packets.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    packets: u64,
+    bytes: u64,
+    drops: u64,
 }

@@ -121,7 +121,7 @@ fn peer(node: &Node, key: &PrivateKey) -> String {
     let key = key.public_key();
     format!(
         "\n[[peer]]\nname = \"{name}\"\npublic_key = \"{key}\"\nendpoint = \"{address}:51840\"\n\
-         addresses = [\"{address}\"]\ncidrs = [\"{cidr}\"]\n"
+         addresses = [\"{address}\"]\ncidrs = [\"{cidr}\"]\nassociations = true\n"
     )
 }
 

@@ -8,6 +8,7 @@
 //! | Ack (4) | number 8, MAC 32 |
 //! | Close (5) | number 8, MAC 32, zeros while there are no keys |
 //! | Request (6) | nothing: the peer should begin |
+//! | Hello (7) | boot 8: whoever knew this node before its start knows nothing that still holds |
 
 /// The layout that this code writes and reads.
 const VERSION: u8 = 1;
@@ -60,6 +61,7 @@ pub(super) enum Frame {
     Ack { number: u64, mac: [u8; MAC] },
     Close { number: u64, mac: [u8; MAC] },
     Request,
+    Hello { boot: u64 },
 }
 
 impl Frame {
@@ -97,6 +99,7 @@ impl Frame {
             4 => Self::Ack { number: body.u64()?, mac: body.array()? },
             5 => Self::Close { number: body.u64()?, mac: body.array()? },
             6 => Self::Request,
+            7 => Self::Hello { boot: body.u64()? },
             _ => return None,
         };
         body.0.is_empty().then_some(frame)
@@ -153,6 +156,11 @@ pub(super) fn close(number: u64) -> Vec<u8> {
 /// A Request, whole.
 pub(super) fn request() -> Vec<u8> {
     framed(6, &[], 0)
+}
+
+/// A Hello, whole.
+pub(super) fn hello(boot: u64) -> Vec<u8> {
+    framed(7, &boot.to_le_bytes(), 0)
 }
 
 /// The frame with its MAC behind it.
@@ -257,6 +265,7 @@ mod tests {
         assert_eq!(Frame::parse(&with_mac(ack(9), [8; MAC])), Some(Frame::Ack { number: 9, mac: [8; MAC] }));
         assert_eq!(Frame::parse(&with_mac(close(9), [0; MAC])), Some(Frame::Close { number: 9, mac: [0; MAC] }));
         assert_eq!(Frame::parse(&request()), Some(Frame::Request));
+        assert_eq!(Frame::parse(&hello(3)), Some(Frame::Hello { boot: 3 }));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Which worker's socket a datagram goes to: a classic BPF program on the SO_REUSEPORT group.
 //!
 //! The program sees the UDP payload (net/core/sock_reuseport.c). A data message goes to the worker that its receiver
-//! index names (peer number mod workers), so that one tunnel is always opened by one worker and stays in order;
-//! everything else goes to worker 0.
+//! index names, so that one tunnel and one association are always opened by one worker and stay in order: an association's
+//! index (bit 31 is set) names it in its low 8 bits, a tunnel's by its peer number; mod workers. Everything else goes to
+//! worker 0.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -11,6 +12,7 @@ use std::os::fd::RawFd;
 const LD_W_ABS: u16 = 0x20;
 const LD_B_ABS: u16 = 0x30;
 const JEQ_K: u16 = 0x15;
+const JSET_K: u16 = 0x45;
 const MOD_K: u16 = 0x94;
 const RET_K: u16 = 0x06;
 const RET_A: u16 = 0x16;
@@ -18,6 +20,12 @@ const RET_A: u16 = 0x16;
 const DATA: u32 = 0x0400_0000;
 /// The low byte of the peer number within a data message: the receiver index is peer << 8, little endian, at byte 4.
 const PEER_LOW_BYTE: u32 = 5;
+/// The low byte of an association's receiver index.
+const INDEX_LOW_BYTE: u32 = 4;
+/// The receiver index's high byte.
+const INDEX_HIGH_BYTE: u32 = 7;
+/// Bit 31 of the index within that byte.
+const ASSOCIATION: u32 = 0x80;
 
 fn instruction(code: u16, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
     libc::sock_filter { code, jt, jf, k }
@@ -29,7 +37,12 @@ pub(crate) fn attach(fd: RawFd, workers: u32) -> io::Result<()> {
         instruction(LD_W_ABS, 0, 0, 0),
         instruction(JEQ_K, 1, 0, DATA),
         instruction(RET_K, 0, 0, 0),
+        instruction(LD_B_ABS, 0, 0, INDEX_HIGH_BYTE),
+        instruction(JSET_K, 2, 0, ASSOCIATION),
         instruction(LD_B_ABS, 0, 0, PEER_LOW_BYTE),
+        instruction(MOD_K, 0, 0, workers.max(1)),
+        instruction(RET_A, 0, 0, 0),
+        instruction(LD_B_ABS, 0, 0, INDEX_LOW_BYTE),
         instruction(MOD_K, 0, 0, workers.max(1)),
         instruction(RET_A, 0, 0, 0),
     ];
@@ -45,6 +58,11 @@ pub(crate) fn attach(fd: RawFd, workers: u32) -> io::Result<()> {
         )
     };
     if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The worker that opens associations with this receiver index: the same rule as the program's.
+pub fn worker_of_index(index: u32, workers: usize) -> usize {
+    (index & 0xff) as usize % workers.max(1)
 }
 
 /// The worker that opens the tunnel with this number: the same rule as the program's.

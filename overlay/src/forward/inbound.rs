@@ -1,9 +1,11 @@
 //! Inbound: datagrams are opened side by side into one arena, checked, joined by reference and written.
 
 use std::net::IpAddr;
+use std::ops::Range;
 
 use super::{Open, Slot, Table};
 use crate::drops::DropReason;
+use crate::frame::{self, Kind};
 use crate::offload::{Coalescer, Write};
 use crate::packet::View;
 
@@ -22,6 +24,8 @@ pub struct Inbound {
     coalescer: Coalescer,
     /// The last flow that passed the table; trains are mostly of one flow.
     passed: Option<(Slot, IpAddr, IpAddr)>,
+    /// Where the control frame lies that was opened last.
+    frame: Option<Range<usize>>,
 }
 
 impl Inbound {
@@ -33,6 +37,7 @@ impl Inbound {
             packets: Vec::with_capacity(PACKETS_MAX),
             coalescer: Coalescer::new(tcp, udp),
             passed: None,
+            frame: None,
         }
     }
 
@@ -46,7 +51,8 @@ impl Inbound {
         self.passed = None;
     }
 
-    /// Opens a datagram of the peer in `slot` and keeps its packet. Gives the packet's length, 0 for a keepalive.
+    /// Opens a datagram of the peer in `slot` and keeps its packet. Gives the packet's length, 0 for a keepalive and for a
+    /// control frame, which [`Self::take_frame`] gives.
     ///
     /// # Errors
     /// Why it is lost; [`DropReason::QueueFull`] when the caller ignored [`Inbound::is_full_for`].
@@ -67,6 +73,14 @@ impl Inbound {
         }
         let packet = self.arena.get(start..start + len).ok_or(DropReason::Malformed)?;
         let view = View::parse(packet)?;
+        match frame::kind(packet, &view) {
+            Kind::Other => {}
+            Kind::Frame => {
+                self.frame = Some(start..start + view.len);
+                return Ok(0);
+            }
+            Kind::Reserved => return Err(DropReason::ReservedAddress),
+        }
         let flow = (slot, view.source, view.destination);
         if self.passed != Some(flow) {
             table.ingress(slot, view.source, view.destination)?;
@@ -75,6 +89,16 @@ impl Inbound {
         self.packets.push((start, view));
         self.used = (start + view.len).next_multiple_of(ALIGN).min(self.arena.len());
         Ok(view.len)
+    }
+
+    /// The control frame that was opened just now; it never reaches the device.
+    pub fn take_frame(&mut self) -> Option<&[u8]> {
+        self.arena.get(self.frame.take()?)
+    }
+
+    /// Takes back the packet that was opened last: it came by a way on which it may not come.
+    pub fn discard(&mut self) {
+        self.packets.pop();
     }
 
     /// Hands all packets, joined where they allow it, to `write` and empties the arena.

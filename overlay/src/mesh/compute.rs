@@ -129,7 +129,7 @@ impl<'d> Builder<'d> {
             mtu: peer.mtu,
             preshared_key: peer.preshared_key.clone(),
             persistent_keepalive: peer.persistent_keepalive,
-            features: BTreeSet::new(),
+            features: peer.features.clone(),
         };
         self.mesh.peers.insert(peer.name.clone(), spec);
     }

@@ -194,6 +194,7 @@ fn static_peers_win_over_the_registry() {
         preshared_key: None,
         persistent_keepalive: None,
         mtu: None,
+        features: BTreeSet::new(),
     }];
     let mesh = compute(&own(), Some(&honest()), &statics, &Ownership::default(), &Cluster::default());
     assert_eq!(mesh.peers[&name("router")].cidrs, [net("10.2.0.0/24")].into());

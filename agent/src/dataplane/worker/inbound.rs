@@ -4,16 +4,20 @@ use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::MutexGuard;
 
+use warren_crypto::association;
 use warren_crypto::message::Message;
 use warren_io::TunQueue;
+use warren_io::steer::worker_of_index;
 use warren_overlay::drops::DropReason;
 use warren_overlay::forward::Slot;
 use warren_overlay::offload::{PARTS_MAX, Write};
 
-use super::super::counters::WorkerCounters;
+use super::super::counters::{WorkerCounters, grow};
 use super::super::peer::{Opening, Session};
 use super::super::snapshot::Snapshot;
+use super::super::strays::Stray;
 use super::{Worker, lost};
+use crate::config::Associations;
 
 /// Bytes after which the turn goes back to the TUN.
 const TURN_BYTES: usize = 60_000;
@@ -44,8 +48,13 @@ impl Worker {
             self.open_train(snapshot, datagrams, received.from, received.to);
             self.train = train;
         }
+        let strays = self.shared.strays[self.number].take();
+        let none = trains == 0 && strays.is_empty();
+        for Stray { datagram, from, to } in strays {
+            self.open_train(snapshot, std::iter::once(&*datagram), from, to);
+        }
         self.deliver();
-        trains > 0
+        !none
     }
 
     fn open_train<'d>(
@@ -61,6 +70,10 @@ impl Worker {
                 // The kernel's work is not done under a peer's lock.
                 drop(held.take());
                 self.deliver();
+            }
+            if let Some(index) = association::index_of(datagram) {
+                self.open_association(snapshot, index, datagram, (from, to));
+                continue;
             }
             match Message::classify(datagram) {
                 Some(Message::Data { peer, .. }) => {
@@ -83,6 +96,61 @@ impl Worker {
         }
     }
 
+    /// No lock: the receiver is this worker's own.
+    fn open_association(
+        &mut self,
+        snapshot: &Snapshot,
+        index: u32,
+        datagram: &[u8],
+        (from, to): (SocketAddr, Option<IpAddr>),
+    ) {
+        let Self { lanes, inbound, shared, number, clerk, .. } = self;
+        let elsewhere = lanes.is_elsewhere(index, from);
+        let Some(receiving) = lanes.receiver(index) else { return self.stray(index, datagram, (from, to)) };
+        let (id, generation) = (receiving.peer, receiving.generation);
+        let Some(peer) = snapshot.peer(id.slot).filter(|peer| peer.id() == id) else {
+            return self.drop_packets(DropReason::UnknownTunnel, 1);
+        };
+        let counters = peer.lane(*number);
+        let mut opened = inbound.open(&snapshot.table, id.slot, datagram, receiving);
+        // Control frames travel in the tunnel alone.
+        if inbound.take_frame().is_some() {
+            opened = Err(DropReason::ReservedAddress);
+        }
+        match opened {
+            Ok(len) => {
+                grow(&counters.heard, 1);
+                if len > 0 {
+                    grow(&counters.rx_packets, 1);
+                    grow(&counters.rx_bytes, len as u64);
+                }
+                if receiving.first_heard() {
+                    clerk.heard(id, generation);
+                }
+                if elsewhere {
+                    clerk.probe(id, from, to);
+                }
+            }
+            Err(reason) => {
+                grow(&counters.drops, 1);
+                shared.counters[*number].add(reason, 1);
+            }
+        }
+    }
+
+    /// A datagram for another worker's association, or for none.
+    fn stray(&self, index: u32, datagram: &[u8], (from, to): (SocketAddr, Option<IpAddr>)) {
+        let worker = worker_of_index(index, self.shared.strays.len());
+        if worker == self.number {
+            return self.drop_packets(DropReason::UnknownTunnel, 1);
+        }
+        if self.shared.strays[worker].hand_over(Stray { datagram: datagram.into(), from, to }) {
+            self.shared.wakers[worker].wake();
+        } else {
+            self.drop_packets(DropReason::QueueFull, 1);
+        }
+    }
+
     fn open_data(
         &mut self,
         snapshot: &Snapshot,
@@ -93,8 +161,23 @@ impl Worker {
     ) {
         let had_session = session.tunnel.has_session();
         let mut opening = Opening { session, from, to };
-        match self.inbound.open(&snapshot.table, slot, datagram, &mut opening) {
+        let opened = self.inbound.open(&snapshot.table, slot, datagram, &mut opening);
+        let associates = self.shared.options.associations != Associations::Off;
+        if let Some(frame) = self.inbound.take_frame() {
+            let peer = snapshot.peer(slot).filter(|peer| peer.speaks() && associates);
+            // Its queue is bounded; what finds no room is sent again.
+            let taken = peer.is_some_and(|peer| self.clerk.control(peer.id(), frame));
+            if !taken {
+                lost(session, &self.shared.counters[self.number], DropReason::ReservedAddress);
+            }
+            return;
+        }
+        match opened {
             Ok(0) => {}
+            Ok(_) if self.shared.options.associations == Associations::Require => {
+                self.inbound.discard();
+                lost(session, &self.shared.counters[self.number], DropReason::NoAssociation);
+            }
             Ok(len) => {
                 session.counters.rx_packets += 1;
                 session.counters.rx_bytes += len as u64;

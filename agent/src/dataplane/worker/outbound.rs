@@ -6,14 +6,19 @@ use std::net::IpAddr;
 use warren_io::tun::FRAME_MAX;
 use warren_io::{Train, TunQueue};
 use warren_overlay::drops::DropReason;
-use warren_overlay::forward::{self, Batch, Slot};
+use warren_overlay::forward::{self, Batch, Seal, Slot};
+use warren_overlay::frame;
 use warren_overlay::icmp;
 use warren_overlay::offload::{Cutter, VNET_HDR_LEN, VnetHeader};
 use warren_overlay::packet::View;
 
+use super::super::counters::grow;
+use super::super::lanes::Lane;
+use super::super::orders::PeerId;
 use super::super::peer::{Peer, Session};
 use super::super::snapshot::Snapshot;
-use super::{Destination, Worker, lost};
+use super::{Destination, Tally, Worker, lost};
+use crate::config::Associations;
 
 /// Frames taken off the queue in one turn, at most.
 pub(super) const FRAMES_MAX: usize = 64;
@@ -89,8 +94,45 @@ impl Worker {
         taken
     }
 
-    /// One lock for all frames that go to one peer.
+    /// All frames of a run go to one peer.
     fn seal_run(&mut self, peer: &Peer, run: std::ops::Range<usize>) {
+        if let Some(mut lane) = self.lanes.take(peer.id()) {
+            self.seal_on_lane(peer, &mut lane, run);
+            self.lanes.put(lane);
+            return;
+        }
+        let required = self.shared.options.associations == Associations::Require;
+        let wants = self.shared.options.associations != Associations::Off && peer.speaks();
+        if wants && peer.want() {
+            self.clerk.connect(peer.slot());
+        }
+        if required {
+            grow(&peer.lane(self.number).drops, run.len() as u64);
+            return self.drop_packets(DropReason::NoAssociation, run.len() as u64);
+        }
+        self.seal_in_tunnel(peer, run);
+    }
+
+    /// No lock: the lane is this worker's own.
+    fn seal_on_lane(&mut self, peer: &Peer, lane: &mut Lane, run: std::ops::Range<usize>) {
+        let mut tally = Tally::default();
+        if let Some(destination) = lane.destination(peer) {
+            self.destinations.push(destination);
+            for index in run {
+                self.seal_frame(peer, lane, &mut tally, index);
+            }
+        } else {
+            tally.drops = run.len() as u64;
+            self.drop_packets(DropReason::NoEndpoint, run.len() as u64);
+        }
+        let counters = peer.lane(self.number);
+        grow(&counters.tx_packets, tally.packets);
+        grow(&counters.tx_bytes, tally.bytes);
+        grow(&counters.drops, tally.drops);
+    }
+
+    /// One lock for the whole run.
+    fn seal_in_tunnel(&mut self, peer: &Peer, run: std::ops::Range<usize>) {
         let mut session = peer.lock();
         if !session.tunnel.has_session() {
             return self.queue_run(peer, &mut session, run);
@@ -100,38 +142,59 @@ impl Worker {
             return self.drop_packets(DropReason::NoEndpoint, run.len() as u64);
         };
         self.destinations.push(destination);
+        let mut tally = Tally::default();
         for index in run {
-            self.seal_frame(peer, &mut session, index);
+            self.seal_frame(peer, &mut *session, &mut tally, index);
         }
+        session.counters.tx_packets += tally.packets;
+        session.counters.tx_bytes += tally.bytes;
+        session.counters.drops += tally.drops;
     }
 
-    fn seal_frame(&mut self, peer: &Peer, session: &mut Session, index: usize) {
+    /// An empty packet on the way to a peer that waits for one.
+    pub(super) fn keep_alive(&mut self, snapshot: &Snapshot, peer: PeerId) {
+        let Some((found, mut lane)) = snapshot.peer(peer.slot).zip(self.lanes.take(peer)) else { return };
+        if let Some(destination) = lane.destination(found) {
+            self.destinations.push(destination);
+            if let Err(reason) = self.batch.seal(peer.slot, &[], &mut *lane) {
+                self.drop_packets(reason, 1);
+            }
+        }
+        self.lanes.put(lane);
+        self.flush();
+        self.settle(snapshot);
+        self.destinations.clear();
+    }
+
+    fn seal_frame(&mut self, peer: &Peer, sealer: &mut impl Seal, tally: &mut Tally, index: usize) {
         let Frame { at, len, slot, view, vnet } = self.stage.frames[index];
         let Self { stage, batch, shared, number, destinations, feedback, .. } = self;
         let (socket, counters) = (&shared.sockets[*number], &shared.counters[*number]);
-        let mut refused = None;
+        let mut refused = (0, DropReason::Malformed);
         let sealed = forward::seal_frame(
             (&mut stage.buf[at..at + len + SPARE], view, vnet),
             (slot, peer.mtu()),
-            session,
+            sealer,
             batch,
-            |reason| refused = Some(reason),
+            |reason| refused = (refused.0 + 1, reason),
             |batch| send_batch(socket, batch, destinations, feedback),
         );
         match sealed {
             Ok((packets, bytes)) => {
-                session.counters.tx_packets += packets;
-                session.counters.tx_bytes += bytes;
+                tally.packets += packets;
+                tally.bytes += bytes;
             }
-            Err(DropReason::TooBig) => {
-                lost(session, counters, DropReason::TooBig);
-                self.answer_too_big(peer, index);
+            Err(reason) => {
+                tally.drops += 1;
+                counters.add(reason, 1);
+                if reason == DropReason::TooBig {
+                    self.answer_too_big(peer, index);
+                }
             }
-            Err(reason) => lost(session, counters, reason),
         }
-        if let Some(reason) = refused {
-            lost(session, &self.shared.counters[self.number], reason);
-        }
+        let (packets, reason) = refused;
+        tally.drops += packets;
+        self.drop_packets(reason, packets);
     }
 
     /// No session yet: keep the packets for a moment and ask the clerk for one.
@@ -177,9 +240,12 @@ impl Worker {
     }
 }
 
-fn classify(frame: &[u8], snapshot: &Snapshot) -> Result<(Slot, View, VnetHeader), DropReason> {
-    let vnet = VnetHeader::parse(frame)?;
-    let view = View::parse(&frame[VNET_HDR_LEN..])?;
+fn classify(read: &[u8], snapshot: &Snapshot) -> Result<(Slot, View, VnetHeader), DropReason> {
+    let vnet = VnetHeader::parse(read)?;
+    let view = View::parse(&read[VNET_HDR_LEN..])?;
+    if frame::kind(&read[VNET_HDR_LEN..], &view) != frame::Kind::Other {
+        return Err(DropReason::ReservedAddress);
+    }
     let slot = snapshot.table.egress(view.source, view.destination)?;
     Ok((slot, view, vnet))
 }

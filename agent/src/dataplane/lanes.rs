@@ -1,0 +1,160 @@
+//! The associations of one worker: what it sends on, what it receives on. Nothing here is shared.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use warren_crypto::association::{AssociationError, Receiver, Sender};
+use warren_crypto::exchange::End;
+use warren_overlay::drops::DropReason;
+use warren_overlay::forward::{Open, Seal};
+
+use super::orders::{Order, PeerId};
+use super::peer::{Destination, Peer};
+use super::snapshot::Snapshot;
+
+/// Trains sent singly after a device refused segmentation, before it is tried again.
+const SINGLE_TRAINS: u32 = 4096;
+
+/// The way to one peer.
+pub(super) struct Lane {
+    peer: PeerId,
+    generation: u64,
+    sender: Sender,
+    /// Where datagrams go, and for which state of the peer's session that was read.
+    way: Option<(u32, Destination)>,
+    single_trains: u32,
+}
+
+/// One receiving end.
+pub(super) struct Receiving {
+    pub(super) peer: PeerId,
+    pub(super) generation: u64,
+    receiver: Receiver,
+    /// Something authentic came: the peer knows that we are ready.
+    heard: bool,
+}
+
+/// All of a worker's.
+#[derive(Default)]
+pub(super) struct Lanes {
+    /// By slot. Boxed, so that taking one out while its peer's packets are sealed moves a pointer.
+    senders: Vec<Option<Box<Lane>>>,
+    receivers: HashMap<u32, Box<Receiving>>,
+}
+
+impl Lanes {
+    /// Takes the lane to this peer out, if there is one; [`Self::put`] it back.
+    pub(super) fn take(&mut self, peer: PeerId) -> Option<Box<Lane>> {
+        self.senders.get_mut(peer.slot as usize)?.take_if(|lane| lane.peer == peer)
+    }
+
+    pub(super) fn put(&mut self, lane: Box<Lane>) {
+        let slot = lane.peer.slot as usize;
+        if self.senders.len() <= slot {
+            self.senders.resize_with(slot + 1, || None);
+        }
+        self.senders[slot] = Some(lane);
+    }
+
+    /// Whether the packets of this association come from another address than where we send to.
+    pub(super) fn is_elsewhere(&self, index: u32, from: SocketAddr) -> bool {
+        let lane = self.receivers.get(&index).and_then(|one| self.senders.get(one.peer.slot as usize)?.as_ref());
+        lane.and_then(|lane| lane.way).is_some_and(|(_, way)| way.to != from)
+    }
+
+    /// The receiver with this index.
+    pub(super) fn receiver(&mut self, index: u32) -> Option<&mut Receiving> {
+        self.receivers.get_mut(&index).map(|receiving| &mut **receiving)
+    }
+
+    /// Does what the clerk says. Gives what must be answered: a generation that is ready now.
+    pub(super) fn obey(&mut self, order: Order) -> Option<(PeerId, u64)> {
+        match order {
+            Order::Receive { peer, generation, suite, ends } => {
+                for End { index, key, .. } in ends {
+                    let receiver = Receiver::new(suite, &key, index);
+                    self.receivers.insert(index, Box::new(Receiving { peer, generation, receiver, heard: false }));
+                }
+                return Some((peer, generation));
+            }
+            Order::Send { peer, generation, suite, end } => {
+                let sender = Sender::new(suite, &end.key, end.index);
+                self.put(Box::new(Lane { peer, generation, sender, way: None, single_trains: 0 }));
+            }
+            Order::Rest { peer } => drop(self.take(peer)),
+            Order::Drop { peer, generation } => {
+                self.receivers.retain(|_, one| one.peer != peer || one.generation != generation);
+                if let Some(lane) = self.take(peer).filter(|lane| lane.generation != generation) {
+                    self.put(lane);
+                }
+            }
+            Order::Purge { peer, keep } => {
+                self.receivers.retain(|_, one| one.peer != peer || Some(one.generation) == keep);
+                if let Some(lane) = self.take(peer).filter(|lane| Some(lane.generation) == keep) {
+                    self.put(lane);
+                }
+            }
+            Order::Keepalive { .. } => {}
+        }
+        None
+    }
+
+    /// Forgets the associations of peers that are gone.
+    pub(super) fn follow(&mut self, snapshot: &Snapshot) {
+        let stays = |peer: PeerId| snapshot.peer(peer.slot).is_some_and(|found| found.id() == peer);
+        self.receivers.retain(|_, one| stays(one.peer));
+        for place in &mut self.senders {
+            place.take_if(|lane| !stays(lane.peer));
+        }
+    }
+
+    /// A device refused segmentation on the way to this peer.
+    pub(super) fn refuse_segmentation(&mut self, peer: PeerId) {
+        if let Some(mut lane) = self.take(peer) {
+            lane.single_trains = SINGLE_TRAINS;
+            self.put(lane);
+        }
+    }
+}
+
+impl Lane {
+    /// Where to send; reads the session only when the peer moved.
+    pub(super) fn destination(&mut self, peer: &Peer) -> Option<Destination> {
+        let version = peer.way();
+        if self.way.is_none_or(|(read, _)| read != version) {
+            self.way = peer.lock().destination(peer.slot()).map(|destination| (version, destination));
+        }
+        let (_, mut destination) = self.way?;
+        destination.singly = self.single_trains > 0;
+        self.single_trains = self.single_trains.saturating_sub(1);
+        Some(destination)
+    }
+}
+
+impl Seal for Lane {
+    fn seal(&mut self, plaintext: &[u8], out: &mut [u8]) -> Result<usize, DropReason> {
+        self.sender.seal(plaintext, out).map_err(reason)
+    }
+}
+
+impl Open for Receiving {
+    fn open(&mut self, datagram: &[u8], out: &mut [u8]) -> Result<usize, DropReason> {
+        self.receiver.open(datagram, out).map_err(reason)
+    }
+}
+
+impl Receiving {
+    /// True once, after the first authentic packet.
+    pub(super) fn first_heard(&mut self) -> bool {
+        !std::mem::replace(&mut self.heard, true)
+    }
+}
+
+fn reason(error: AssociationError) -> DropReason {
+    match error {
+        AssociationError::UsedUp => DropReason::NoSession,
+        AssociationError::Buffer | AssociationError::Malformed => DropReason::Malformed,
+        AssociationError::Replay => DropReason::Replay,
+        AssociationError::Forged => DropReason::Forged,
+    }
+}

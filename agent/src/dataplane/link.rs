@@ -1,0 +1,244 @@
+//! What the clerk keeps of one peer's associations: the exchange under way, how old each generation is, and whether the
+//! peer is still heard. Pure: the time comes in, orders and frames go out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use warren_crypto::association::Suite;
+use warren_crypto::exchange::{Action, Chance, Ends, Exchange};
+use warren_io::steer::worker_of_index;
+use warren_overlay::frame::Assembly;
+
+use super::orders::{Order, PeerId};
+
+/// A generation in use is renewed after this.
+const RENEW: Duration = Duration::from_secs(120);
+/// Nothing is sent or taken on a generation after this.
+const EXPIRE: Duration = Duration::from_secs(180);
+/// Who received and has nothing to send says that it lives.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+/// Who sent and heard nothing for this long goes back to the tunnel.
+const SILENCE: Duration = Duration::from_secs(15);
+
+/// What passed so far on a peer's associations and in its tunnel, in packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Passed {
+    /// Sent on associations.
+    pub(super) sent: u64,
+    /// Taken from associations, keepalives aside.
+    pub(super) data: u64,
+    /// Anything authentic, keepalives and the tunnel's packets included.
+    pub(super) heard: u64,
+}
+
+/// What the clerk has to do.
+#[derive(Debug)]
+pub(super) enum Deed {
+    /// Seal this into the tunnel.
+    Frame(Vec<u8>),
+    /// Tell this worker.
+    Order(usize, Order),
+    /// The peer no longer answers on its associations: a fresh handshake.
+    Handshake,
+}
+
+/// The generation on which this node sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sending {
+    pub(super) generation: u64,
+    pub(super) suite: Suite,
+    pub(super) since: Duration,
+    pub(super) lanes: usize,
+}
+
+/// One peer's associations, as the clerk sees them.
+pub(super) struct Link {
+    pub(super) peer: PeerId,
+    exchange: Exchange,
+    pub(super) assembly: Assembly,
+    workers: usize,
+    /// Workers that have yet to be ready, for the generation under way.
+    installing: Option<(u64, BTreeSet<usize>)>,
+    /// Generations on which packets are taken: since when, and their indices.
+    receiving: BTreeMap<u64, (Duration, Vec<u32>)>,
+    pub(super) sending: Option<Sending>,
+    passed: Passed,
+    /// Since when packets are sent without an answer.
+    unheard: Option<Duration>,
+    /// Since when packets are taken without one of ours.
+    unanswered: Option<Duration>,
+    pub(super) greeted: bool,
+}
+
+impl Link {
+    pub(super) fn new(peer: PeerId, exchange: Exchange, workers: usize) -> Self {
+        Self {
+            peer,
+            exchange,
+            assembly: Assembly::default(),
+            workers,
+            installing: None,
+            receiving: BTreeMap::new(),
+            sending: None,
+            passed: Passed::default(),
+            unheard: None,
+            unanswered: None,
+            greeted: false,
+        }
+    }
+
+    /// Every index that is in use.
+    pub(super) fn indices(&self) -> impl Iterator<Item = u32> + '_ {
+        self.receiving.values().flat_map(|(_, indices)| indices.iter().copied())
+    }
+
+    /// What to say once, over the first session.
+    pub(super) fn hello(&mut self) -> Deed {
+        self.greeted = true;
+        Deed::Frame(self.exchange.hello())
+    }
+
+    /// A frame came out of the tunnel; what cannot be used changes nothing.
+    pub(super) fn take(&mut self, frame: &[u8], now: Duration, chance: &mut impl Chance) -> Result<Vec<Deed>, ()> {
+        let actions = self.exchange.take(frame, now, chance).map_err(|_| ())?;
+        Ok(self.act(actions, now))
+    }
+
+    /// A worker is ready.
+    pub(super) fn installed(&mut self, generation: u64, worker: usize, now: Duration) -> Vec<Deed> {
+        let Some((_, waiting)) = self.installing.as_mut().filter(|(under_way, _)| *under_way == generation) else {
+            return Vec::new();
+        };
+        waiting.remove(&worker);
+        if !waiting.is_empty() {
+            return Vec::new();
+        }
+        self.installing = None;
+        let action = self.exchange.installed(generation, now);
+        self.act(action, now)
+    }
+
+    /// A worker took an authentic packet of this generation.
+    pub(super) fn heard(&mut self, generation: u64, now: Duration) -> Vec<Deed> {
+        let action = self.exchange.heard(generation);
+        self.act(action, now)
+    }
+
+    /// Timers. `wanted`: packets went through the tunnel that would rather go on an association.
+    pub(super) fn tick(
+        &mut self,
+        now: Duration,
+        passed: Passed,
+        wanted: bool,
+        has_session: bool,
+        chance: &mut impl Chance,
+    ) -> Vec<Deed> {
+        let before = std::mem::replace(&mut self.passed, passed);
+        let mut deeds = self.expire(now);
+        deeds.extend(self.watch(now, &before));
+        let used = passed.sent != before.sent || passed.data != before.data;
+        let old = self.sending.is_some_and(|sending| now >= sending.since + RENEW) && used;
+        if has_session && (old || (wanted && self.sending.is_none())) {
+            let action = self.exchange.want(now, chance);
+            deeds.extend(self.act(action, now));
+        }
+        let actions = self.exchange.tick(now, chance);
+        deeds.extend(self.act(actions, now));
+        deeds
+    }
+
+    fn expire(&mut self, now: Duration) -> Vec<Deed> {
+        let old = |since: Duration| now >= since + EXPIRE;
+        let gone: Vec<_> =
+            self.receiving.iter().filter(|(_, (since, _))| old(*since)).map(|(generation, _)| *generation).collect();
+        let mut deeds: Vec<_> = gone.into_iter().flat_map(|generation| self.give_up(generation)).collect();
+        if self.sending.take_if(|sending| old(sending.since)).is_some() {
+            deeds.extend(self.tell_all(|peer| Order::Rest { peer }));
+        }
+        deeds
+    }
+
+    /// Whether the peer is still there.
+    fn watch(&mut self, now: Duration, before: &Passed) -> Vec<Deed> {
+        let (sent, heard) = (self.passed.sent != before.sent, self.passed.heard != before.heard);
+        let data = self.passed.data != before.data;
+        if heard {
+            self.unheard = None;
+        } else if sent && self.sending.is_some() {
+            self.unheard.get_or_insert(now);
+        }
+        if sent {
+            self.unanswered = None;
+        } else if data {
+            self.unanswered.get_or_insert(now);
+        }
+        if self.unheard.take_if(|since| now >= *since + SILENCE).is_some() {
+            self.sending = None;
+            let mut deeds = self.tell_all(|peer| Order::Rest { peer });
+            deeds.push(Deed::Handshake);
+            return deeds;
+        }
+        if self.unanswered.take_if(|since| now >= *since + KEEPALIVE).is_some() && self.sending.is_some() {
+            return vec![Deed::Order(0, Order::Keepalive { peer: self.peer })];
+        }
+        Vec::new()
+    }
+
+    fn act(&mut self, actions: impl IntoIterator<Item = Action>, now: Duration) -> Vec<Deed> {
+        let mut deeds = Vec::new();
+        for action in actions {
+            match action {
+                Action::Send(frame) => deeds.push(Deed::Frame(frame)),
+                Action::Receive(ends) => deeds.extend(self.receive(ends, now)),
+                Action::SendOn { ends, reborn } => deeds.extend(self.send_on(ends, reborn, now)),
+                Action::Abandon(generation) => deeds.extend(self.give_up(generation)),
+                Action::Purge => {
+                    self.receiving.clear();
+                    self.installing = None;
+                    self.sending = None;
+                    deeds.extend(self.tell_all(|peer| Order::Purge { peer, keep: None }));
+                }
+            }
+        }
+        deeds
+    }
+
+    fn receive(&mut self, Ends { generation, suite, ends }: Ends, now: Duration) -> Vec<Deed> {
+        self.receiving.insert(generation, (now, ends.iter().map(|end| end.index).collect()));
+        let mut by_worker: BTreeMap<usize, Vec<_>> = BTreeMap::new();
+        for end in ends {
+            by_worker.entry(worker_of_index(end.index, self.workers)).or_default().push(end);
+        }
+        self.installing = Some((generation, by_worker.keys().copied().collect()));
+        let peer = self.peer;
+        let order = |(worker, ends)| Deed::Order(worker, Order::Receive { peer, generation, suite, ends });
+        by_worker.into_iter().map(order).collect()
+    }
+
+    fn send_on(&mut self, Ends { generation, suite, ends }: Ends, reborn: bool, now: Duration) -> Vec<Deed> {
+        let mut deeds = Vec::new();
+        if reborn {
+            self.receiving.retain(|known, _| *known == generation);
+            deeds.extend(self.tell_all(|peer| Order::Purge { peer, keep: Some(generation) }));
+        }
+        self.sending = Some(Sending { generation, suite, since: now, lanes: ends.len() });
+        (self.unheard, self.unanswered) = (None, None);
+        let peer = self.peer;
+        let workers = self.workers;
+        let orders = ends.into_iter().filter(|end| usize::from(end.lane) < workers);
+        deeds
+            .extend(orders.map(|end| Deed::Order(usize::from(end.lane), Order::Send { peer, generation, suite, end })));
+        deeds
+    }
+
+    fn give_up(&mut self, generation: u64) -> Vec<Deed> {
+        self.receiving.remove(&generation);
+        self.installing.take_if(|(under_way, _)| *under_way == generation);
+        self.sending.take_if(|sending| sending.generation == generation);
+        self.tell_all(|peer| Order::Drop { peer, generation })
+    }
+
+    fn tell_all(&self, order: impl Fn(PeerId) -> Order) -> Vec<Deed> {
+        (0..self.workers).map(|worker| Deed::Order(worker, order(self.peer))).collect()
+    }
+}
