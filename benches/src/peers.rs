@@ -40,7 +40,8 @@ impl Drop for Tunnel {
 /// How a peer is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    Warren,
+    /// With these lines more in `[overlay]`.
+    Warren(&'static str),
     Veth,
     Vxlan,
     Forwarder,
@@ -59,8 +60,11 @@ pub struct Peer {
 }
 
 /// Every peer: name, binary (empty: the kernel), kind.
-const ALL: [(&str, &str, Kind); 7] = [
-    ("warren", "warren", Kind::Warren),
+const ALL: [(&str, &str, Kind); 10] = [
+    ("warren", "warren", Kind::Warren("")),
+    ("warren-aes-256-gcm", "warren", Kind::Warren("suite = \"aes-256-gcm\"")),
+    ("warren-chacha20-poly1305", "warren", Kind::Warren("suite = \"chacha20-poly1305\"")),
+    ("warren-off", "warren", Kind::Warren("associations = \"off\"")),
     ("veth", "", Kind::Veth),
     ("vxlan", "", Kind::Vxlan),
     ("forwarder", "forwarder", Kind::Forwarder),
@@ -128,7 +132,7 @@ impl Peer {
             Kind::Vxlan => kernel::vxlan(world)?,
             Kind::Forwarder => forwarder::start(self.program()?, world)?,
             Kind::Uapi(flags) => uapi::start(self.program()?, flags, world)?,
-            Kind::Warren => warren::start(self.program()?, world)?,
+            Kind::Warren(overlay) => warren::start(self.program()?, overlay, world)?,
         };
         let ready = world.wait_ready();
         for process in &mut tunnel.processes {

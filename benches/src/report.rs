@@ -100,25 +100,25 @@ fn short(value: f64) -> String {
     }
 }
 
-/// Warren beside the best WireGuard and below the ceiling.
+/// Warren beside the best WireGuard and below the ceiling, with each suite.
 fn verdict(text: &mut String, results: &Results, topology: Topology, mtu: u16, peers: &[Peer]) {
     let median =
         |metric, peer| results.line(&Key { topology, mtu, case: Case::Tcp1, metric, peer }).map(|line| line.median);
     let stock = || peers.iter().filter(|peer| peer.is_stock()).map(|peer| peer.name);
-    let Some(own) = median("gbps", "warren") else { return };
-    if let Some(best) = stock().filter_map(|peer| median("gbps", peer)).max_by(f64::total_cmp) {
-        let _ = writeln!(text, "Warren, one TCP stream: {:.2} × the best WireGuard beside it.\n", own / best);
-    }
-    let cost = median("cpu_s_per_gb", "warren");
+    let best = stock().filter_map(|peer| median("gbps", peer)).max_by(f64::total_cmp);
     let least = stock().filter_map(|peer| median("cpu_s_per_gb", peer)).min_by(f64::total_cmp);
-    if let (Some(cost), Some(least)) = (cost, least) {
-        let _ = writeln!(
-            text,
-            "Warren, CPU per GB at saturation: {:.2} × the thriftiest WireGuard beside it.\n",
-            cost / least
-        );
-    }
-    if let Some(ceiling) = median("gbps", "forwarder") {
-        let _ = writeln!(text, "Warren reaches {:.0} % of the forwarder without cryptography.", 100.0 * own / ceiling);
+    for own in names().into_iter().filter(|name| name.starts_with("warren")) {
+        let Some(speed) = median("gbps", own) else { continue };
+        let _ = write!(text, "{own}, one TCP stream:");
+        if let Some(best) = best {
+            let _ = write!(text, " {:.2} × the best WireGuard beside it;", speed / best);
+        }
+        if let Some((cost, least)) = median("cpu_s_per_gb", own).zip(least) {
+            let _ = write!(text, " CPU per GB {:.2} × the thriftiest;", cost / least);
+        }
+        if let Some(ceiling) = median("gbps", "forwarder") {
+            let _ = write!(text, " {:.0} % of the forwarder without cryptography.", 100.0 * speed / ceiling);
+        }
+        text.push_str("\n\n");
     }
 }

@@ -18,7 +18,8 @@ struct Arguments {
     /// Every peer, case, topology and MTU; takes about an hour
     #[arg(long)]
     full: bool,
-    /// Peers: warren, veth, vxlan, forwarder, wireguard-go, gotatun, boringtun
+    /// Peers: warren (its defaults), warren-aes-256-gcm, warren-chacha20-poly1305, warren-off (no associations), veth,
+    /// vxlan, forwarder, wireguard-go, gotatun, boringtun
     #[arg(long, value_delimiter = ',')]
     peers: Option<Vec<String>>,
     /// Cases: rtt, tcp1, tcp4, tcp400, rtt-load, udp64, udp1200, memory

@@ -12,7 +12,7 @@ use crate::{Error, Result, process};
 
 const PORT: u16 = 51840;
 
-pub(super) fn start(program: &Path, world: &World) -> Result<Tunnel> {
+pub(super) fn start(program: &Path, overlay: &str, world: &World) -> Result<Tunnel> {
     for number in [1, 2] {
         let private = process::run(Command::new("wg").arg("genkey"))?;
         write_secret(&world.file(&format!("node{number}.key")), &private)?;
@@ -20,7 +20,7 @@ pub(super) fn start(program: &Path, world: &World) -> Result<Tunnel> {
     let mut tunnel = Tunnel::default();
     for number in [1u8, 2] {
         let file = world.file(&format!("node{number}.toml"));
-        let written = fs::write(&file, config(world, number)?);
+        let written = fs::write(&file, config(world, overlay, number)?);
         written.map_err(|error| Error::new(format!("cannot write {}: {error}", file.display())))?;
         let mut command = world.node(number).command(&program.to_string_lossy());
         command.arg("up").arg("--config").arg(&file);
@@ -30,7 +30,7 @@ pub(super) fn start(program: &Path, world: &World) -> Result<Tunnel> {
     Ok(tunnel)
 }
 
-fn config(world: &World, number: u8) -> Result<String> {
+fn config(world: &World, overlay: &str, number: u8) -> Result<String> {
     let (other, mtu) = (3 - number, world.mtu);
     let folder = world.folder.display();
     let public = public_key(&world.file(&format!("node{other}.key")))?;
@@ -48,6 +48,7 @@ run_dir = "{folder}/run{number}"
 address = ["10.88.0.{number}"]
 networks = ["10.88.0.0/24", "10.89.0.0/16"]
 mtu = {mtu}
+{overlay}
 
 [underlay]
 port = {PORT}
@@ -58,6 +59,7 @@ public_key = "{public}"
 endpoint = "10.77.0.{other}:{PORT}"
 cidrs = ["10.88.0.{other}/32", "10.89.{other}.0/24"]
 addresses = ["10.77.0.{other}"]
+associations = true
 "#
     ))
 }
