@@ -1,7 +1,7 @@
 //! Associations between agents: data leaves the tunnel, and nothing else changes.
 
 use warren_tests::stream::transfer;
-use warren_tests::{Family, Lab, Node, Plan, ping, static_mesh_with};
+use warren_tests::{Agent, Family, Lab, Node, Plan, Pod, Sniffer, eventually, ping, static_mesh_with};
 
 #[test]
 fn two_agents_soon_send_on_associations_with_any_numbers_of_workers() {
@@ -23,4 +23,121 @@ fn two_agents_soon_send_on_associations_with_any_numbers_of_workers() {
         transfer(pods[1].namespace(), pods[0].namespace(), pods[0].address(), 50);
         sniffer.assert_encrypted();
     }
+}
+
+/// Two agents whose `[overlay]` says these things.
+struct Pair {
+    lab: Lab,
+    nodes: [Node; 2],
+    pods: [Pod; 2],
+    agents: Vec<Agent>,
+    sniffer: Sniffer,
+}
+
+fn pair(overlay: [&[(&str, &str)]; 2]) -> Pair {
+    let lab = Lab::new();
+    let sniffer = lab.sniff();
+    let nodes: [Node; 2] = lab.nodes();
+    let pods = nodes.each_ref().map(Node::pod);
+    let agents = static_mesh_with(&nodes, |node, settings| {
+        for (key, value) in overlay[usize::from(node.number) - 1] {
+            settings.set("overlay", key, value);
+        }
+    });
+    Pair { lab, nodes, pods, agents, sniffer }
+}
+
+impl Pair {
+    fn reached(&self) -> bool {
+        ping(self.pods[0].namespace(), self.pods[1].address())
+    }
+
+    fn until_associated(&self) {
+        let other = ["node2", "node1"];
+        for (agent, other) in self.agents.iter().zip(other) {
+            agent.until("data goes on associations", |status| {
+                self.reached();
+                status.suite(other).is_some()
+            });
+        }
+    }
+}
+
+#[test]
+fn one_without_associations_and_one_with_them_talk_in_the_tunnel() {
+    let pair = pair([&[("associations", "\"off\"")], &[]]);
+    assert!(pair.reached());
+    transfer(pair.pods[0].namespace(), pair.pods[1].namespace(), pair.pods[1].address(), 50);
+    assert_eq!(pair.agents[1].now().suite("node1"), None);
+    pair.sniffer.assert_encrypted();
+    drop(pair.lab);
+}
+
+#[test]
+fn a_pinned_suite_is_used() {
+    for suite in ["aes-256-gcm", "chacha20-poly1305"] {
+        let toml = format!("\"{suite}\"");
+        let pair = pair([&[("suite", &toml)], &[]]);
+        pair.until_associated();
+        assert_eq!(pair.agents[0].now().suite("node2"), Some(suite));
+        assert_eq!(pair.agents[1].now().suite("node1"), Some(suite));
+        assert!(pair.reached());
+        pair.sniffer.assert_encrypted();
+    }
+}
+
+#[test]
+fn with_require_nothing_travels_outside_of_an_association() {
+    let pair = pair([&[("associations", "\"require\"")], &[("associations", "\"off\"")]]);
+    for (from, to) in [(0, 1), (1, 0)] {
+        assert!(!ping(pair.pods[from].namespace(), pair.pods[to].address()));
+    }
+    pair.agents[0].until("it is counted by name", |status| status.drops("no_association") > 1);
+    pair.sniffer.assert_nothing_in_clear();
+}
+
+#[test]
+fn two_that_pin_different_suites_do_not_talk() {
+    let pair = pair([&[("suite", "\"aes-256-gcm\"")], &[("suite", "\"chacha20-poly1305\"")]]);
+    for _ in 0..3 {
+        assert!(!pair.reached());
+    }
+    pair.sniffer.assert_nothing_in_clear();
+}
+
+#[test]
+fn a_restarted_agent_is_sent_to_on_new_associations_at_once() {
+    let mut pair = pair([&[], &[]]);
+    pair.until_associated();
+    for restarted in [0, 1] {
+        let peer = ["node2", "node1"][1 - restarted];
+        pair.agents[restarted].kill();
+        pair.agents[restarted].up();
+        eventually(8, "the Pods reach each other again", || pair.reached().then_some(()));
+        pair.until_associated();
+        pair.agents[1 - restarted].until("the new ones are young", |status| {
+            status.peer(peer).is_some_and(|peer| peer["association"]["age"].as_u64().is_some_and(|age| age < 10))
+        });
+    }
+    transfer(pair.pods[0].namespace(), pair.pods[1].namespace(), pair.pods[1].address(), 50);
+    pair.sniffer.assert_encrypted();
+}
+
+#[test]
+fn a_peer_that_moves_is_followed_on_its_associations() {
+    let pair = pair([&[], &[]]);
+    pair.until_associated();
+    let node = pair.nodes[0].namespace();
+    // Everything that node1 sends has another source port from now on, as behind a NAT that forgot.
+    node.nft(
+        "add table ip moved; add chain ip moved out { type nat hook postrouting priority 100; }; \
+         add rule ip moved out udp sport 51840 masquerade to :40000",
+    );
+    node.run(&["conntrack", "-D", "-p", "udp"]);
+    eventually(20, "the Pods reach each other by the new way", || pair.reached().then_some(()));
+    pair.agents[1].until("the new way is known", |status| {
+        pair.reached();
+        status.peer("node1").is_some_and(|peer| peer["endpoint"].as_str().is_some_and(|at| at.ends_with(":40000")))
+    });
+    pair.sniffer.assert_nothing_in_clear();
 }
