@@ -215,3 +215,29 @@ fn a_source_that_the_peer_would_refuse_never_leaves() {
     assert_eq!(table.egress(ip("10.1.0.2"), ip("10.77.0.9")), Err(DropReason::NoRoute));
     assert_eq!(table.egress(ip("10.1.0.2"), ip("169.254.169.254")), Err(DropReason::ReservedAddress));
 }
+
+#[test]
+fn a_control_frame_never_reaches_the_device_and_nothing_near_one_does() {
+    use warren_overlay::frame::{PACKET_MAX, write};
+    let mut packet = [0; PACKET_MAX];
+    let len = write(1, b"offer", 0, &mut packet).unwrap();
+    let seal = |packet: &[u8]| {
+        let mut datagram = vec![0; packet.len() + 32];
+        Plain::default().seal(packet, &mut datagram).unwrap();
+        datagram
+    };
+    // Even where a route leads to its addresses.
+    let table = Table::new([(prefix("fe80::/10"), PEER)], [prefix("fe80::/10"), prefix("10.2.0.0/24")]);
+    let mut inbound = Inbound::new(true, true);
+    let datagram = seal(&packet[..len]);
+    assert_eq!(inbound.open(&table, PEER, &datagram, &mut Plain::default()), Ok(0));
+    assert_eq!(inbound.take_frame(), Some(&packet[..len]));
+    assert_eq!(inbound.take_frame(), None, "once");
+    for at in [23, 39, 41, 43] {
+        let mut near = packet[..len].to_vec();
+        near[at] ^= 1;
+        let opened = inbound.open(&table, PEER, &seal(&near), &mut Plain::default());
+        assert_eq!(opened, Err(DropReason::ReservedAddress), "byte {at}");
+    }
+    inbound.deliver(|_, _| panic!("something was delivered"));
+}
