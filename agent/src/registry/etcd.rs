@@ -12,6 +12,7 @@
 mod admit;
 mod allocate;
 mod connect;
+mod explain;
 mod keys;
 mod list;
 mod publish;
@@ -60,7 +61,7 @@ const RELIST_PAUSE: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 enum Ended {
     /// The store or the way to it.
-    #[error("{0}")]
+    #[error("{}", explain::explain(.0))]
     Store(#[from] etcd_client::Error),
     /// A file of ours.
     #[error("{0}")]

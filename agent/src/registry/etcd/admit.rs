@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use warren_overlay::mesh::{Cluster, Snapshot};
 
 use super::allocate::{self, AllocateError, Want, allocate};
+use super::explain::explain;
 use super::{Ended, Known, Registry};
 use crate::config::Cidrs;
 
@@ -60,8 +61,9 @@ impl Registry {
         match allocate::put_cluster(client, &self.keys, known).await {
             Ok(_) => "the store was wiped; the cluster was put back, nodes publish themselves again".to_owned(),
             Err(error) => format!(
-                "the store was wiped and this node may not put the cluster back ({error}): \
+                "the store was wiped and this node may not put the cluster back ({}): \
                  run `warren cluster init --id {}` and `warren cluster add-node` again; the mesh stays as it was",
+                explain(&error),
                 known.id
             ),
         }

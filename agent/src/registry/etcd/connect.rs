@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 
+use super::explain::explain;
 use crate::config::Etcd;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,7 +42,7 @@ pub async fn connect(config: &Etcd) -> Result<Client, String> {
     let endpoints = config.endpoints.join(", ");
     match tokio::time::timeout(REQUEST_TIMEOUT, connecting).await {
         Ok(Ok(client)) => Ok(client),
-        Ok(Err(error)) => Err(format!("etcd at {endpoints} cannot be reached: {error}")),
+        Ok(Err(error)) => Err(format!("etcd at {endpoints} cannot be reached: {}", explain(&error))),
         Err(_) => Err(format!("etcd at {endpoints} does not answer")),
     }
 }
