@@ -75,7 +75,8 @@ impl FromStr for NodeName {
     }
 }
 
-/// A node's record, as it stands in the registry.
+/// A node's record, as it stands in the registry. A registry whose own order can be turned back adds a `sequence` to it,
+/// which says nothing of the node and is not read here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// Layout of the record; a reader refuses versions that it does not know.

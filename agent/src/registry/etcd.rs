@@ -16,6 +16,7 @@ mod explain;
 mod keys;
 mod list;
 mod publish;
+mod sequence;
 mod store;
 
 use std::collections::BTreeMap;
@@ -38,6 +39,7 @@ pub use keys::Keys;
 pub(crate) use list::end_of;
 pub use list::list;
 use publish::Publisher;
+use sequence::Doubts;
 use store::History;
 pub use store::Store;
 
@@ -93,6 +95,8 @@ struct Registry {
     told: Option<Arc<Snapshot>>,
     /// What the store must not contradict.
     known: Known,
+    /// Records that are older than what was told.
+    doubts: Doubts,
     /// What could not be claimed, and when to try again.
     unclaimed: (Instant, Vec<String>),
 }
@@ -113,6 +117,7 @@ pub async fn run(config: Etcd, node: NodeName, cidrs: Cidrs, known: Known, chann
     let keys = Keys::new(&config.cluster);
     let publisher = Publisher::new(keys.clone(), node, Duration::from_secs(config.lease_seconds));
     let store = Store::default();
+    let doubts = Doubts::new(Duration::from_secs(config.lease_seconds));
     let mut registry = Registry {
         config,
         keys,
@@ -124,6 +129,7 @@ pub async fn run(config: Etcd, node: NodeName, cidrs: Cidrs, known: Known, chann
         settled_at: Instant::now(),
         told: None,
         known,
+        doubts,
         unclaimed: (Instant::now(), Vec::new()),
     };
     let mut pause = BACKOFF.0;
@@ -229,6 +235,7 @@ impl Registry {
                     settled = true;
                     self.settle(client).await?;
                 }
+                () = tokio::time::sleep_until(self.doubts.deadline().unwrap_or(relist)) => self.settle(client).await?,
                 () = tokio::time::sleep_until(self.publisher.deadline()) => self.keep_alive(client).await?,
                 () = tokio::time::sleep_until(quiet) => {
                     if asked {
@@ -287,8 +294,10 @@ impl Registry {
             return Ok(());
         }
         let mut problems = self.claim(client).await?;
-        let (snapshot, faults) = self.store.snapshot(&self.keys);
+        let (mut snapshot, faults) = self.store.snapshot(&self.keys);
         problems.extend(faults);
+        let told = self.told.as_ref().map_or(&[][..], |told| &told.entries);
+        problems.extend(self.doubts.hold_back(told, &mut snapshot.entries, Instant::now()));
         self.tell(snapshot).await?;
         if let Some(record) = wanted {
             problems.extend(self.publisher.publish(client, &record).await?);

@@ -6,7 +6,7 @@
 //! | `alloc/<address>-<length>` | `{"node": name}`, JSON | an administrator, or the node itself where it may |
 //! | `alloc-order` | nothing; guards the set of allocations against races | whoever allocates |
 //! | `released/<address>-<length>@<name>` | nothing: a tombstone | an administrator |
-//! | `nodes/<name>` | the node's record, JSON, under a lease | the node |
+//! | `nodes/<name>` | the node's record, JSON, with its `sequence`, under a lease | the node |
 
 use ipnet::IpNet;
 use warren_overlay::record::NodeName;

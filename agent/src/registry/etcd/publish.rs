@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 use warren_overlay::record::{NodeName, Record};
 
 use super::keys::Keys;
+use super::sequence::Sequence;
 
 /// How long the store may take to answer a keepalive.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -35,11 +36,13 @@ pub(super) struct Publisher {
     /// What was asked for last: the record that is to go when the node leaves.
     wanted: Option<Record>,
     next: Instant,
+    sequence: Sequence,
 }
 
 impl Publisher {
     pub(super) fn new(keys: Keys, node: NodeName, ttl: Duration) -> Self {
-        Self { keys, node, ttl, lease: None, published: None, wanted: None, next: Instant::now() + RETRY }
+        let next = Instant::now() + RETRY;
+        Self { keys, node, ttl, lease: None, published: None, wanted: None, next, sequence: Sequence::default() }
     }
 
     pub(super) fn node(&self) -> &NodeName {
@@ -86,7 +89,10 @@ impl Publisher {
         let key = self.keys.node(&self.node);
         let existing = client.get(key.clone(), None).await?;
         let (revision, theirs) = match existing.kvs().first() {
-            Some(value) => (value.mod_revision(), Record::parse(value.value()).ok()),
+            Some(value) => {
+                self.sequence.outdo(value.value());
+                (value.mod_revision(), Record::parse(value.value()).ok())
+            }
             None => (0, None),
         };
         if theirs.is_some_and(|theirs| is_another_host(&theirs, record)) {
@@ -98,7 +104,7 @@ impl Publisher {
             )));
         }
         let lease = self.lease(client).await?;
-        let put = TxnOp::put(key.clone(), record.to_bytes(), Some(PutOptions::new().with_lease(lease)));
+        let put = TxnOp::put(key.clone(), self.sequence.stamp(record), Some(PutOptions::new().with_lease(lease)));
         let unchanged = Compare::mod_revision(key, CompareOp::Equal, revision);
         if !client.txn(Txn::new().when([unchanged]).and_then([put])).await?.succeeded() {
             self.next = Instant::now() + RETRY;
