@@ -13,6 +13,7 @@ use etcd_space::node::{Node, auto, listed, record};
 use etcd_space::relay::Relay;
 use etcd_space::{PREFIX, Store, scenario};
 use warren_agent::config::Etcd;
+use warren_agent::registry::etcd;
 use warren_overlay::record::RECORD_MAX;
 
 /// A store with a cluster.
@@ -100,7 +101,7 @@ fn five_thousand_records_are_read_in_pages() {
 
 /// Writes this many records of about a KiB each.
 async fn fill(store: &Store, count: usize) {
-    let mut client = warren_agent::registry::etcd::connect(&store.config()).await.expect("etcd answers");
+    let mut client = etcd::connect(&store.config()).await.expect("etcd answers");
     let text = format!("{}{}", value("n"), " ".repeat(700));
     let numbers: Vec<usize> = (0..count).collect();
     for batch in numbers.chunks(100) {
@@ -116,7 +117,7 @@ fn a_store_that_never_rests_keeps_nobody_from_being_told() {
         let store = store();
         let config = store.config();
         let busy = tokio::task::spawn_local(async move {
-            let mut client = warren_agent::registry::etcd::connect(&config).await.expect("etcd answers");
+            let mut client = etcd::connect(&config).await.expect("etcd answers");
             for number in 0_u64.. {
                 client.put(format!("{PREFIX}nodes/busy"), number.to_string(), None).await.expect("etcd takes it");
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -191,9 +192,32 @@ fn a_connection_on_which_nothing_comes_is_given_up() {
         a.until("all is well", Node::is_well).await;
         relay.silence();
         store.put("nodes/b", &value("b"));
-        a.within(Duration::from_secs(25), "the silence is told", |a| !a.is_well()).await;
+        let endpoint = relay.url();
+        a.within(Duration::from_secs(25), "the silence is told", |a| a.complains_of(&endpoint)).await;
         relay.heal();
         a.within(Duration::from_secs(20), "what happened meanwhile is told", |a| a.sees("b").is_some()).await;
+    });
+}
+
+#[test]
+fn a_request_is_not_waited_for_longer_than_its_time_while_a_watch_is() {
+    scenario(async {
+        let store = store();
+        let (relay, config) = behind_relay(&store).await;
+        let mut client = etcd::connect(&store.config()).await.expect("etcd answers");
+        let options = etcd_client::WatchOptions::new().with_prefix();
+        let mut watch = client.watch(PREFIX, Some(options)).await.expect("etcd answers");
+        watch.message().await.expect("the watch lives").expect("that it was made");
+        let mut client = etcd::connect(&config).await.expect("etcd answers");
+        client.get("x", None).await.expect("etcd answers");
+        relay.silence();
+        // The connection itself is found dead 15 s after it last said something.
+        let limited = tokio::time::timeout(Duration::from_secs(13), client.get("x", None));
+        let said = limited.await.expect("it ends by itself").expect_err("nothing came").to_string();
+        assert!(said.contains("Timeout expired"), "{said}");
+        store.put("nodes/b", "x");
+        let event = watch.message().await.expect("the watch lives").expect("the watch lives");
+        assert_eq!(event.events().len(), 1);
     });
 }
 

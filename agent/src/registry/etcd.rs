@@ -137,7 +137,7 @@ pub async fn run(config: Etcd, node: NodeName, cidrs: Cidrs, known: Known, chann
         let began = Instant::now();
         match registry.connection().await {
             Err(Ended::Left) => return,
-            Err(ended) => registry.unwell(&format!("{ended}; trying again")).await,
+            Err(ended) => registry.ended(&ended).await,
             Ok(()) => {}
         }
         if began.elapsed() > BACKOFF.1 {
@@ -351,6 +351,15 @@ impl Registry {
         if !was_well {
             let _ = self.send(Event::Health(health)).await;
         }
+    }
+
+    /// Why the connection ended, and which it was where that is not said already.
+    async fn ended(&mut self, ended: &Ended) {
+        let detail = match ended {
+            Ended::Local(problem) => format!("{problem}; trying again"),
+            other => format!("etcd at {}: {other}; trying again", self.config.endpoints.join(", ")),
+        };
+        self.unwell(&detail).await;
     }
 
     async fn unwell(&mut self, detail: &str) {

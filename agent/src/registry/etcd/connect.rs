@@ -9,7 +9,7 @@ use super::explain::explain;
 use crate::config::Etcd;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// One request, a page of records included.
+/// One request, until the store begins to answer: a watch that is open is not concerned.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// HTTP/2 pings, also while idle, and how long their answer may take.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
@@ -21,6 +21,7 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from
 pub async fn connect(config: &Etcd) -> Result<Client, String> {
     let mut options = ConnectOptions::new()
         .with_connect_timeout(CONNECT_TIMEOUT)
+        .with_timeout(REQUEST_TIMEOUT)
         .with_keep_alive(KEEPALIVE.0, KEEPALIVE.1)
         .with_keep_alive_while_idle(true)
         .with_require_leader(true)

@@ -5,7 +5,7 @@ use std::error::Error as _;
 use etcd_client::Error;
 
 /// What etcd or the way to it says, and what that means here.
-const MEANINGS: [(&str, &str); 11] = [
+const MEANINGS: [(&str, &str); 12] = [
     ("UnknownIssuer", "etcd's certificate is not signed by the authority in etcd.ca_file"),
     ("NotValidForName", "etcd's certificate does not name the address in etcd.endpoints"),
     ("certificate expired", "etcd's certificate has expired, or this host's clock is wrong"),
@@ -15,6 +15,7 @@ const MEANINGS: [(&str, &str); 11] = [
     ("authentication failed", "etcd refuses etcd.username or its password"),
     ("user name is empty", "etcd asks for a user: set etcd.username and etcd.password_file"),
     ("permission denied", "etcd does not let this user do that: see the roles in deploy/etcd"),
+    ("Timeout expired", "etcd does not answer: is it overloaded, or does a firewall drop in silence?"),
     ("no leader", "most members of etcd are away"),
     ("database space exceeded", "etcd is full: compact and defragment it, then disarm its alarm"),
 ];
