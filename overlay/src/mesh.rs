@@ -11,6 +11,7 @@ use crate::record::NodeName;
 
 mod claims;
 mod compute;
+mod entry_value;
 mod ranges;
 #[cfg(test)]
 mod tests;
@@ -57,6 +58,7 @@ pub struct Entry {
     /// The node's name as the key says; a record that names another node is refused.
     pub key: String,
     /// The record's bytes (JSON).
+    #[serde(with = "entry_value")]
     pub value: Vec<u8>,
     /// When the key was created: the order between duplicates.
     pub create_revision: u64,
