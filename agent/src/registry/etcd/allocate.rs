@@ -117,26 +117,28 @@ pub async fn release(
     node: &NodeName,
     forgotten: &[IpNet],
 ) -> Result<Vec<IpNet>, AllocateError> {
-    let mut released = Vec::new();
-    for _ in 0..ATTEMPTS {
+    let (mut released, mut forgotten) = (Vec::new(), forgotten.to_vec());
+    let (mut losses, mut begun) = (0, false);
+    while losses < ATTEMPTS {
         let order = order(client, keys).await?;
         let given = allocations(client, keys).await?;
         let own = given.into_iter().filter(|(_, owner)| owner.as_ref() == Some(node)).map(|(cidr, _)| cidr);
         let own: Vec<_> = own.take(RELEASED_AT_ONCE).collect();
-        if own.is_empty() && !released.is_empty() {
+        forgotten.retain(|cidr| !own.contains(cidr));
+        let tombs: Vec<_> = own.iter().chain(&forgotten).copied().take(RELEASED_AT_ONCE).collect();
+        if begun && tombs.is_empty() {
             return Ok(released);
         }
         let mut steps = vec![TxnOp::put(keys.order(), "", None), TxnOp::delete(keys.node(node), None)];
         steps.extend(own.iter().map(|cidr| TxnOp::delete(keys.allocation(*cidr), None)));
-        let forgotten = forgotten.iter().filter(|cidr| !own.contains(cidr)).take(RELEASED_AT_ONCE);
-        steps.extend(own.iter().chain(forgotten).map(|cidr| TxnOp::put(keys.released(*cidr, node), "", None)));
-        if !client.txn(Txn::new().when([order]).and_then(steps)).await?.succeeded() {
-            continue;
+        steps.extend(tombs.iter().map(|cidr| TxnOp::put(keys.released(*cidr, node), "", None)));
+        if client.txn(Txn::new().when([order]).and_then(steps)).await?.succeeded() {
+            (losses, begun) = (0, true);
+            forgotten.retain(|cidr| !tombs.contains(cidr));
+            released.extend(own);
+        } else {
+            losses += 1;
         }
-        if own.is_empty() {
-            return Ok(released);
-        }
-        released.extend(own);
     }
     Err(AllocateError::Contended)
 }
