@@ -97,7 +97,9 @@ impl Control {
         if let Some(etcd) = self.config.etcd.clone() {
             let (node, cidrs) = (self.config.node.name.clone(), self.config.node.cidrs.clone());
             let cluster = self.snapshot.as_ref().and_then(|snapshot| snapshot.cluster.clone());
-            let known = registry::etcd::Known { cluster, owners: self.ownership.owners.clone() };
+            let mut entries = self.snapshot.as_ref().map_or_else(Vec::new, |snapshot| snapshot.entries.clone());
+            entries.sort_by(|one, other| one.key.cmp(&other.key));
+            let known = registry::etcd::Known { cluster, owners: self.ownership.owners.clone(), entries };
             let channels = registry::Channels { events: events.clone(), publish };
             tokio::task::spawn_local(registry::etcd::run(etcd, node, cidrs, known, channels));
         }

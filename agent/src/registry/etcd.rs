@@ -27,7 +27,7 @@ use etcd_client::{Client, WatchOptions, WatchResponse, WatchStream};
 use ipnet::IpNet;
 use rand_core::{OsRng, RngCore as _};
 use tokio::time::{Instant, sleep, timeout_at};
-use warren_overlay::mesh::{Cluster, Snapshot};
+use warren_overlay::mesh::{Cluster, Entry, Snapshot};
 use warren_overlay::record::NodeName;
 
 use super::{Channels, Event, Health};
@@ -108,6 +108,9 @@ pub struct Known {
     pub cluster: Option<Cluster>,
     /// Who owned what and was not released: a store that was wiped gives it to nobody else.
     pub owners: BTreeMap<IpNet, NodeName>,
+    /// The records of the last good mesh, by key: a store that was restored while this node was down goes back behind
+    /// none of them.
+    pub entries: Vec<Entry>,
 }
 
 /// Runs until this node leaves or the control plane is gone. The record is withdrawn only when `channels.publish` turns
@@ -296,7 +299,7 @@ impl Registry {
         let mut problems = self.claim(client).await?;
         let (mut snapshot, faults) = self.store.snapshot(&self.keys);
         problems.extend(faults);
-        let told = self.told.as_ref().map_or(&[][..], |told| &told.entries);
+        let told = self.told.as_ref().map_or(&self.known.entries, |told| &told.entries);
         problems.extend(self.doubts.hold_back(told, &mut snapshot.entries, Instant::now()));
         self.tell(snapshot).await?;
         if let Some(record) = wanted {

@@ -71,7 +71,7 @@ impl Node {
     pub(crate) fn memory(&self) -> Known {
         let snapshot = self.snapshot.as_deref().cloned().unwrap_or_default();
         let owners = snapshot.allocations.into_iter().map(|given| (given.cidr, given.node)).collect();
-        Known { cluster: snapshot.cluster, owners }
+        Known { cluster: snapshot.cluster, owners, entries: snapshot.entries }
     }
 
     /// Takes events until this holds.
