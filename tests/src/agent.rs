@@ -178,6 +178,13 @@ impl Agent {
         assert!(finished.success(), "`warren cleanup` failed ({}): {}", finished.status, finished.said());
     }
 
+    /// Loads the guard that it saved, as its unit does at boot.
+    #[track_caller]
+    pub fn guard(&self) {
+        let finished = self.cli(&["guard"]);
+        assert!(finished.success(), "`warren guard` failed ({}): {}", finished.status, finished.said());
+    }
+
     /// Everything it logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log_file()).unwrap_or_default()

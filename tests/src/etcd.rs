@@ -18,7 +18,7 @@ use crate::{Agent, Lab, Node, Settings, eventually};
 /// Its client port.
 const PORT: u16 = 2379;
 
-/// One etcd in the lab's hub; killed when dropped.
+/// One etcd in the lab's hub or on a node; killed when dropped.
 #[derive(Debug)]
 pub struct Etcd {
     namespace: String,
@@ -58,11 +58,34 @@ impl Etcd {
             Tls { authority, server, admin }
         });
         let options = options.iter().map(|&option| option.to_owned()).collect();
-        let namespace = lab.hub().name().to_owned();
-        let mut etcd =
-            Self { namespace, folder, address, options, tls, credentials: None, given: Mutex::default(), child: None };
+        let mut etcd = Self::at(lab.hub().name(), folder, address);
+        (etcd.options, etcd.tls) = (options, tls);
         etcd.up();
         etcd
+    }
+
+    /// Starts one without TLS on a node, at its first address.
+    #[track_caller]
+    pub fn start_on(node: &Node) -> Self {
+        let folder = node.folder().join("etcd");
+        std::fs::create_dir_all(&folder).expect("the node's folder exists");
+        let mut etcd = Self::at(node.namespace().name(), folder, node.address());
+        etcd.up();
+        etcd
+    }
+
+    fn at(namespace: &str, folder: PathBuf, address: std::net::IpAddr) -> Self {
+        let (options, given) = (Vec::new(), Mutex::default());
+        Self {
+            namespace: namespace.to_owned(),
+            folder,
+            address,
+            options,
+            tls: None,
+            credentials: None,
+            given,
+            child: None,
+        }
     }
 
     /// Where clients connect.
@@ -287,6 +310,17 @@ impl Etcd {
         if let Some(given) = line("username").zip(line("password")) {
             self.given.lock().expect("no thread panics with it").insert(node.name.clone(), given);
         }
+    }
+
+    /// `warren cluster add-node --address`: the administrator's word that these are the node's own, since others depend
+    /// on them.
+    #[track_caller]
+    pub fn grant(&self, node: &Node) {
+        let addresses: Vec<String> = node.addresses().iter().map(ToString::to_string).collect();
+        let addresses = addresses.iter().flat_map(|address| ["--address", address.as_str()]);
+        let words: Vec<&str> = ["add-node", &node.name, "--no-cidr"].into_iter().chain(addresses).collect();
+        let finished = self.cluster(&words);
+        assert!(finished.success(), "the addresses of {} were not granted: {}", node.name, finished.said());
     }
 
     /// Starts agents on all nodes, each added by the administrator before, and waits until each knows all others.

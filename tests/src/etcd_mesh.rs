@@ -1,6 +1,6 @@
 //! Meshes by way of etcd.
 
-use crate::{Agent, Etcd, Lab, Node, Plan, Pod, Sniffer, eventually, ping};
+use crate::{Agent, Etcd, Lab, Node, Plan, Pod, Sniffer, assert_seen_without_warren, between, eventually, ping};
 
 /// Nodes with a Pod each, all added by the administrator and running.
 #[derive(Debug)]
@@ -48,6 +48,13 @@ impl EtcdMesh {
             }
         }
         self.sniffer.assert_encrypted();
+    }
+
+    /// Fails the test if anything was in clear, or unless the same Pods are seen in clear without Warren.
+    #[track_caller]
+    pub fn finish(mut self) {
+        self.sniffer.assert_encrypted();
+        assert_seen_without_warren(&self.sniffer, &mut self.agents, between(&self.pods));
     }
 
     /// Waits until one Pod reaches another.

@@ -12,6 +12,8 @@ use crate::leftovers::{self, Guard, PREFIX};
 use crate::namespace::Namespace;
 use crate::{Node, Sniffer};
 
+/// Last group of the hub's IPv6 addresses.
+pub(crate) const HUB: u16 = 0xfe;
 /// Labs of this process so far.
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -68,6 +70,13 @@ pub struct Plan {
 impl Default for Plan {
     fn default() -> Self {
         Self { underlay: Family::V4, overlay: Family::V4, mtu: 1500, wiring: Wiring::HostRoutes }
+    }
+}
+
+impl Plan {
+    /// Whether Pods speak IPv6 and the underlay has no addresses of it: then the fabric routes by link-local ones.
+    pub(crate) fn needs_link_local(self) -> bool {
+        self.overlay.v6() && !self.underlay.v6()
     }
 }
 
@@ -137,7 +146,7 @@ impl Lab {
 
     /// The hub's addresses on the underlay, gateway of every node.
     pub fn hub_addresses(&self) -> Vec<IpAddr> {
-        self.plan.underlay.only([underlay_v4(254).into(), underlay_v6(0xfe).into()])
+        self.plan.underlay.only([underlay_v4(254).into(), underlay_v6(HUB).into()])
     }
 
     /// The hub's first address.
@@ -152,7 +161,8 @@ impl Lab {
 
     fn wire_hub(&self) {
         let mut lines = format!("link add br0 mtu {} type bridge\n", self.plan.mtu);
-        for address in self.hub_addresses() {
+        let link_local = self.plan.needs_link_local().then(|| link_local(HUB).into());
+        for address in self.hub_addresses().into_iter().chain(link_local) {
             let _ = writeln!(lines, "addr add {} dev br0{}", on_link(address), nodad(address));
         }
         lines.push_str("link set br0 up\n");
@@ -185,6 +195,11 @@ pub fn underlay_v4(last: u8) -> Ipv4Addr {
 /// The underlay's IPv6 address with this last group.
 pub fn underlay_v6(last: u16) -> Ipv6Addr {
     Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, last)
+}
+
+/// The link-local IPv6 address with this last group.
+pub(crate) fn link_local(last: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, last)
 }
 
 /// An underlay address with the length of its prefix.

@@ -22,6 +22,7 @@
 pub mod agent;
 pub mod certificates;
 pub mod command;
+pub mod control;
 pub mod datagram;
 pub mod dump;
 pub mod etcd;
@@ -46,6 +47,7 @@ pub mod stock;
 pub mod stream;
 
 pub use agent::Agent;
+pub use control::{assert_seen_without_warren, between};
 pub use etcd::Etcd;
 pub use etcd_mesh::EtcdMesh;
 pub use eventually::{eventually, holds_for};

@@ -18,11 +18,21 @@ pub struct Namespace {
 impl Namespace {
     /// Makes it, with its loopback up.
     pub fn create(name: &str) -> Self {
-        command::run(&["ip", "netns", "add", name]);
         let namespace = Self { name: name.to_owned() };
-        namespace.ip("link set lo up");
-        namespace.sysctl("net/ipv6/conf/default/accept_dad", "0");
+        namespace.make();
         namespace
+    }
+
+    /// Ends every process in it and makes it anew, empty.
+    pub fn renew(&self) {
+        leftovers::remove_namespaces(std::slice::from_ref(&self.name));
+        self.make();
+    }
+
+    fn make(&self) {
+        command::run(&["ip", "netns", "add", &self.name]);
+        self.ip("link set lo up");
+        self.sysctl("net/ipv6/conf/default/accept_dad", "0");
     }
 
     /// Its name, as `ip netns` shows it.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use warren_crypto::{PrivateKey, PublicKey};
 
-use crate::lab::{Lab, Plan, Wiring, forward, nodad, on_link, underlay_v4, underlay_v6};
+use crate::lab::{HUB, Lab, Plan, Wiring, forward, link_local, nodad, on_link, underlay_v4, underlay_v6};
 use crate::namespace::Namespace;
 use crate::secret::write_secret;
 use crate::{Agent, Pod, Settings};
@@ -102,6 +102,19 @@ impl Node {
         Agent::start(self, settings)
     }
 
+    /// Cuts its power and boots it again, up to where there is no network yet: of what it was only its files are left.
+    /// Its Pods must be gone before.
+    pub fn reboot(&self, lab: &Lab) {
+        lab.hub().ip(&format!("link del {}", self.name));
+        self.namespace.renew();
+        self.pods.set(0);
+    }
+
+    /// Brings its network up after a reboot.
+    pub fn connect(&self, lab: &Lab) {
+        self.wire(lab);
+    }
+
     /// How its Pods hang on it.
     pub fn plan(&self) -> Plan {
         self.plan
@@ -113,12 +126,12 @@ impl Node {
         let _ = writeln!(hub, "link set {name} master br0 up");
         lab.hub().ip_batch(&hub);
         let mut lines = String::new();
-        for address in self.addresses() {
+        for address in self.addresses().into_iter().chain(self.link_local()) {
             let _ = writeln!(lines, "addr add {} dev eth0{}", on_link(address), nodad(address));
         }
         lines.push_str("link set eth0 up\n");
-        for gateway in lab.hub_addresses() {
-            let _ = writeln!(lines, "route add default via {gateway}");
+        for way in self.ways_out(lab) {
+            let _ = writeln!(lines, "route add {way} dev eth0");
         }
         self.namespace.ip_batch(&lines);
         forward(&self.namespace);
@@ -126,21 +139,32 @@ impl Node {
         self.route_from(lab);
     }
 
+    /// Ways out for every version of IP that the underlay or the Pods have.
+    fn ways_out(&self, lab: &Lab) -> Vec<String> {
+        let mut ways: Vec<String> = lab.hub_addresses().iter().map(|hub| format!("default via {hub}")).collect();
+        if self.plan.overlay.v4() && !self.plan.underlay.v4() {
+            ways.push(format!("0.0.0.0/0 via inet6 {}", lab.hub_address()));
+        }
+        ways.extend(self.plan.needs_link_local().then(|| format!("default via {}", link_local(HUB))));
+        ways
+    }
+
+    fn link_local(&self) -> Option<IpAddr> {
+        self.plan.needs_link_local().then(|| link_local(self.number.into()).into())
+    }
+
     /// The fabric's route to this node's Pods: what is not caught on the node travels in clear, and is seen.
     fn route_from(&self, lab: &Lab) {
         for cidr in self.cidrs() {
-            if let Some(via) = self.gateway_for(cidr) {
-                lab.hub().ip(&format!("route add {cidr} via {via} dev br0"));
-            }
+            lab.hub().ip(&format!("route replace {cidr} via {} dev br0", self.gateway_to(cidr)));
         }
     }
 
-    /// An address of this node as the next hop to a prefix; IPv4 by way of an IPv6 neighbour is possible (RFC 5549), the
-    /// other way round is not.
-    fn gateway_for(&self, cidr: IpNet) -> Option<String> {
-        let (v4, addresses) = (cidr.addr().is_ipv4(), self.addresses());
-        let same = addresses.iter().find(|address| address.is_ipv4() == v4).map(ToString::to_string);
-        same.or_else(|| v4.then(|| format!("inet6 {}", self.address())))
+    /// An address of this node as the next hop to a prefix; IPv4 may go by way of an IPv6 neighbour (RFC 5549).
+    fn gateway_to(&self, cidr: IpNet) -> String {
+        let v4 = cidr.addr().is_ipv4();
+        let same = self.addresses().into_iter().chain(self.link_local()).find(|address| address.is_ipv4() == v4);
+        same.map_or_else(|| format!("inet6 {}", self.address()), |address| address.to_string())
     }
 
     fn wire_bridge(&self) {

@@ -15,7 +15,13 @@ const SILENCE: Duration = Duration::from_secs(15);
 /// Sends `blocks` of 64 KiB from one namespace to an address of another, and compares each with what was sent.
 #[track_caller]
 pub fn transfer(from: &Namespace, to: &Namespace, address: IpAddr, blocks: u64) {
-    let listener = to.enter(|| TcpListener::bind(SocketAddr::new(address, 0)).expect("the address is there"));
+    transfer_at(from, to, SocketAddr::new(address, 0), blocks);
+}
+
+/// The same to a port of one's choice.
+#[track_caller]
+pub fn transfer_at(from: &Namespace, to: &Namespace, address: SocketAddr, blocks: u64) {
+    let listener = to.enter(|| TcpListener::bind(address).expect("the address is there, and the port is free"));
     let target = listener.local_addr().expect("it is bound");
     let received = std::thread::spawn(move || receive(&listener));
     let sent = from.enter(|| send(target, blocks));

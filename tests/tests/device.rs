@@ -1,7 +1,9 @@
 //! The tunnel's device, taken away under a running agent.
 
 use warren_tests::stream::transfer;
-use warren_tests::{Family, Lab, Node, Plan, eventually, ping, static_mesh_with};
+use warren_tests::{
+    Family, Flood, Lab, Node, Plan, assert_seen_without_warren, between, eventually, ping, static_mesh_with,
+};
 
 #[test]
 fn a_deleted_device_is_made_anew_and_meanwhile_nothing_leaves_in_clear() {
@@ -9,11 +11,13 @@ fn a_deleted_device_is_made_anew_and_meanwhile_nothing_leaves_in_clear() {
         let lab = Lab::with(Plan { overlay: Family::Dual, ..Plan::default() });
         let sniffer = lab.sniff();
         let nodes: [Node; 2] = lab.nodes();
-        let [one, two] = nodes.each_ref().map(Node::pod);
-        let agents = static_mesh_with(&nodes, |_, settings| {
+        let pods = nodes.each_ref().map(Node::pod);
+        let [one, two] = &pods;
+        let mut agents = static_mesh_with(&nodes, |_, settings| {
             settings.set("workers", "count", workers);
         });
         assert!(ping(one.namespace(), two.address()));
+        let floods: Vec<Flood> = between(&pods).into_iter().map(|(from, to)| Flood::start(from, to)).collect();
         for time in 1..=3 {
             nodes[0].namespace().ip("link del warren0");
             for address in two.addresses() {
@@ -25,6 +29,8 @@ fn a_deleted_device_is_made_anew_and_meanwhile_nothing_leaves_in_clear() {
         transfer(one.namespace(), two.namespace(), two.address(), 50);
         transfer(two.namespace(), one.namespace(), one.address(), 50);
         sniffer.assert_encrypted();
+        drop(floods);
+        assert_seen_without_warren(&sniffer, &mut agents, between(&pods));
     }
 }
 

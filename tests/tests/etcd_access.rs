@@ -22,7 +22,9 @@ fn with_authentication(lab: &Lab, tls: bool, options: &[&str]) -> Etcd {
 fn a_mesh_forms_over_tls_with_client_certificates() {
     let lab = Lab::new();
     let etcd = Etcd::start_with(&lab, true, &[]);
-    EtcdMesh::join(lab, etcd, 3).assert_connected();
+    let mesh = EtcdMesh::join(lab, etcd, 3);
+    mesh.assert_connected();
+    mesh.finish();
 }
 
 #[test]
@@ -47,6 +49,7 @@ fn agents_go_on_when_their_tokens_expire() {
         mesh.agents.iter().all(|agent| agent.now().registry_ok("etcd") == Some(true))
     });
     mesh.assert_connected();
+    mesh.finish();
 }
 
 #[test]

@@ -11,7 +11,9 @@ use warren_tests::{EtcdMesh, Family, Plan, eventually, ping};
 
 #[test]
 fn three_nodes_find_each_other_in_etcd() {
-    EtcdMesh::start(Plan::default(), 3).assert_connected();
+    let mesh = EtcdMesh::start(Plan::default(), 3);
+    mesh.assert_connected();
+    mesh.finish();
 }
 
 #[test]
@@ -25,12 +27,16 @@ fn eight_nodes_find_each_other_and_stay_small() {
 
 #[test]
 fn dual_stack_nodes_carry_both_versions_of_ip() {
-    EtcdMesh::start(Plan { underlay: Family::Dual, overlay: Family::Dual, ..Plan::default() }, 3).assert_connected();
+    let mesh = EtcdMesh::start(Plan { underlay: Family::Dual, overlay: Family::Dual, ..Plan::default() }, 3);
+    mesh.assert_connected();
+    mesh.finish();
 }
 
 #[test]
 fn an_ipv6_underlay_carries_everything_even_etcd() {
-    EtcdMesh::start(Plan { underlay: Family::V6, overlay: Family::Dual, ..Plan::default() }, 2).assert_connected();
+    let mesh = EtcdMesh::start(Plan { underlay: Family::V6, overlay: Family::Dual, ..Plan::default() }, 2);
+    mesh.assert_connected();
+    mesh.finish();
 }
 
 #[test]
@@ -48,6 +54,7 @@ fn a_node_that_joins_is_reached_within_two_seconds_of_its_start() {
     let took = began.elapsed();
     assert!(took.as_secs_f32() < 2.0, "traffic only after {took:?}");
     mesh.assert_connected();
+    mesh.finish();
 }
 
 #[test]
@@ -64,7 +71,7 @@ fn a_node_that_leaves_is_forgotten_and_its_prefix_stays_inside() {
     }
     assert!(!ping(mesh.pods[0].namespace(), mesh.pods[2].address()));
     assert!(ping(mesh.pods[0].namespace(), mesh.pods[1].address()));
-    mesh.sniffer.assert_encrypted();
+    mesh.finish();
 }
 
 #[test]
@@ -80,6 +87,7 @@ fn a_node_that_comes_back_with_a_new_key_is_followed() {
     });
     mesh.until_reached(0, 2);
     mesh.assert_connected();
+    mesh.finish();
 }
 
 #[test]
@@ -99,6 +107,7 @@ fn a_node_that_comes_back_at_another_address_is_followed() {
     });
     mesh.until_reached(0, 2);
     mesh.assert_connected();
+    mesh.finish();
 }
 
 #[test]
@@ -123,5 +132,5 @@ fn a_node_that_gets_another_prefix_is_reached_there_and_no_longer_at_the_old_one
         ping(mesh.pods[0].namespace(), [10, 42, 33, 10].into()).then_some(())
     });
     assert!(!ping(mesh.pods[0].namespace(), mesh.pods[2].address()));
-    mesh.sniffer.assert_encrypted();
+    mesh.finish();
 }

@@ -1,4 +1,5 @@
-//! Agents end in every way, and the host is changed under them: whatever happens, nothing is in clear.
+//! Agents end in every way, and the host is changed under them: whatever happens, nothing is in clear. Each test ends
+//! with its control: the same Pods without Warren are seen.
 //!
 //! ```text
 //! pod ── node1 ═══════ hub ═══════ node2 ── pod
@@ -7,11 +8,14 @@
 //! ```
 
 use warren_tests::dump::dump;
-use warren_tests::{Agent, Family, Flood, Lab, Node, Plan, Pod, Settings, Sniffer, eventually, ping, static_mesh_with};
+use warren_tests::{
+    Agent, Family, Flood, Lab, Node, Plan, Pod, Settings, Sniffer, assert_seen_without_warren, between, eventually,
+    ping, static_mesh_with,
+};
 
 /// Two nodes whose Pods talk in both directions all the time, and everything that watches them.
 struct Pair {
-    _floods: Vec<Flood>,
+    floods: Vec<Flood>,
     agents: Vec<Agent>,
     pods: [Pod; 2],
     nodes: [Node; 2],
@@ -32,7 +36,7 @@ fn pair_with(change: impl Fn(&Node, &mut Settings)) -> Pair {
     let ends = |from: usize| pods[1 - from].addresses().iter().map(move |to| (from, *to)).collect::<Vec<_>>();
     let floods = [ends(0), ends(1)].concat();
     let floods = floods.into_iter().map(|(from, to)| Flood::start(pods[from].namespace(), to)).collect();
-    Pair { _floods: floods, agents, pods, nodes, sniffer, _lab: lab }
+    Pair { floods, agents, pods, nodes, sniffer, _lab: lab }
 }
 
 impl Pair {
@@ -47,6 +51,14 @@ impl Pair {
     fn cut(&self) {
         assert!(!self.reach(), "Pods reach each other without a tunnel");
         self.sniffer.assert_nothing_in_clear();
+    }
+
+    /// Fails the test if anything was in clear, or unless the same Pods are seen in clear without Warren.
+    #[track_caller]
+    fn finish(mut self) {
+        self.sniffer.assert_encrypted();
+        self.floods.clear();
+        assert_seen_without_warren(&self.sniffer, &mut self.agents, between(&self.pods));
     }
 
     fn reach(&self) -> bool {
@@ -64,7 +76,7 @@ fn an_agent_that_is_killed_leaves_nothing_in_clear_and_comes_back() {
         pair.agents[0].up();
         pair.connected();
     }
-    pair.sniffer.assert_encrypted();
+    pair.finish();
 }
 
 #[test]
@@ -78,7 +90,7 @@ fn an_agent_that_is_stopped_leaves_nothing_in_clear_and_comes_back() {
         pair.agents[0].up();
         pair.connected();
     }
-    pair.sniffer.assert_encrypted();
+    pair.finish();
 }
 
 #[test]
@@ -89,7 +101,7 @@ fn both_agents_killed_at_once_leave_nothing_in_clear() {
     pair.cut();
     pair.agents.iter_mut().for_each(Agent::up);
     pair.connected();
-    pair.sniffer.assert_encrypted();
+    pair.finish();
 }
 
 #[test]
@@ -101,7 +113,7 @@ fn an_agent_that_starts_under_traffic_leaves_nothing_in_clear() {
         pair.agents[1].ready();
     }
     pair.connected();
-    pair.sniffer.assert_encrypted();
+    pair.finish();
 }
 
 #[test]
@@ -125,6 +137,7 @@ fn what_somebody_deletes_is_repaired_and_nothing_is_in_clear_meanwhile() {
         pair.connected();
         pair.sniffer.assert_encrypted();
     }
+    pair.finish();
 }
 
 #[test]
@@ -142,7 +155,7 @@ fn a_foreign_route_or_rule_ahead_of_ours_is_reported_and_nothing_is_in_clear() {
     node.ip("rule del pref 20");
     pair.agents[0].ready();
     pair.connected();
-    pair.sniffer.assert_encrypted();
+    pair.finish();
 }
 
 #[test]
@@ -188,12 +201,12 @@ fn in_permissive_a_node_without_an_agent_is_reached_in_clear_and_counted_then_no
 
     agents.iter_mut().for_each(Agent::kill);
     agents.clear();
-    let agents = static_mesh_with(&nodes[..2], |_, _| {});
+    let mut agents = static_mesh_with(&nodes[..2], |_, _| {});
     sniffer.reset();
     assert!(ping(pods[0].namespace(), pods[1].address()));
     assert!(!ping(pods[0].namespace(), pods[2].address()), "in strict, what has no tunnel is not reached");
     sniffer.assert_encrypted();
-    drop(agents);
+    assert_seen_without_warren(&sniffer, &mut agents, between(&pods));
 }
 
 #[test]
@@ -205,7 +218,7 @@ fn in_permissive_a_pair_that_had_a_tunnel_never_falls_back() {
     pair.cut();
     pair.agents[1].up();
     pair.connected();
-    pair.sniffer.assert_encrypted();
+    pair.finish();
 }
 
 fn permissive(_: &Node, settings: &mut Settings) {

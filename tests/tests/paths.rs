@@ -1,4 +1,5 @@
-//! Traffic that begins or ends on the hosts themselves, is translated on its way, or has nowhere to go.
+//! Traffic that begins or ends on the hosts themselves, is translated on its way, or has nowhere to go. Each test ends
+//! with its control: the same traffic without Warren is seen.
 //!
 //! ```text
 //! pod ── node1 ═══════ hub ═══════ node2 ── pod
@@ -10,7 +11,9 @@ use std::time::Duration;
 
 use warren_tests::datagram::{self, Echo, echoed};
 use warren_tests::stream::transfer;
-use warren_tests::{Agent, Family, Lab, Node, Plan, Pod, Sniffer, Wiring, ping, static_mesh};
+use warren_tests::{
+    Agent, Family, Lab, Node, Plan, Pod, Sniffer, Wiring, assert_seen_without_warren, ping, static_mesh,
+};
 
 /// Two nodes with a Pod each, and everything that watches them.
 struct Pair {
@@ -33,32 +36,36 @@ fn pair(plan: Plan) -> Pair {
 #[test]
 fn a_host_reaches_the_pods_of_other_nodes() {
     for wiring in [Wiring::Bridge, Wiring::HostRoutes] {
-        let Pair { pods, nodes, sniffer, .. } =
-            &pair(Plan { overlay: Family::Dual, underlay: Family::Dual, wiring, ..Plan::default() });
+        let Pair { agents, pods, nodes, sniffer, .. } =
+            &mut pair(Plan { overlay: Family::Dual, underlay: Family::Dual, wiring, ..Plan::default() });
         for address in pods[1].addresses() {
             assert!(ping(nodes[0].namespace(), *address), "{wiring:?}: no reply from {address}");
             transfer(nodes[0].namespace(), pods[1].namespace(), *address, 50);
         }
         sniffer.assert_encrypted();
+        let ways = pods[1].addresses().iter().map(|to| (nodes[0].namespace(), *to));
+        assert_seen_without_warren(sniffer, agents, ways);
     }
 }
 
 #[test]
 fn a_pod_reaches_other_nodes_and_is_answered_through_the_tunnel() {
     for wiring in [Wiring::Bridge, Wiring::HostRoutes] {
-        let Pair { pods, nodes, sniffer, .. } =
-            &pair(Plan { overlay: Family::Dual, underlay: Family::Dual, wiring, ..Plan::default() });
+        let Pair { agents, pods, nodes, sniffer, .. } =
+            &mut pair(Plan { overlay: Family::Dual, underlay: Family::Dual, wiring, ..Plan::default() });
         for address in nodes[1].addresses() {
             assert!(ping(pods[0].namespace(), address), "{wiring:?}: no reply from {address}");
             transfer(pods[0].namespace(), nodes[1].namespace(), address, 50);
         }
         sniffer.assert_encrypted();
+        let ways = nodes[1].addresses().into_iter().map(|to| (pods[0].namespace(), to));
+        assert_seen_without_warren(sniffer, agents, ways);
     }
 }
 
 #[test]
 fn a_pod_whose_node_masquerades_it_is_answered_through_the_tunnel() {
-    let Pair { pods, nodes, sniffer, .. } = &pair(Plan::default());
+    let Pair { agents, pods, nodes, sniffer, .. } = &mut pair(Plan::default());
     nodes[0].namespace().nft(
         "table ip cni { chain post { type nat hook postrouting priority srcnat;
          ip saddr 10.42.1.0/24 ip daddr != 10.42.1.0/24 masquerade; }\n}",
@@ -70,13 +77,17 @@ fn a_pod_whose_node_masquerades_it_is_answered_through_the_tunnel() {
         transfer(pods[0].namespace(), end, address, 50);
     }
     sniffer.assert_encrypted();
+    let ways = [pods[1].address(), nodes[1].address()].map(|to| (pods[0].namespace(), to));
+    assert_seen_without_warren(sniffer, agents, ways);
 }
 
 #[test]
 fn a_service_address_is_translated_before_the_tunnel() {
-    let Pair { pods, nodes, sniffer, .. } = &pair(Plan::default());
+    let Pair { agents, pods, nodes, sniffer, .. } = &mut pair(Plan::default());
     let (service, target) = (IpAddr::from([10, 96, 0, 1]), pods[1].address());
-    let rule = format!("ip daddr {service} udp dport 53 dnat to {target}:5353");
+    let rule = format!(
+        "ip daddr {service} udp dport 53 dnat to {target}:5353; ip daddr {service} icmp type echo-request dnat to {target}"
+    );
     nodes[0].namespace().nft(&format!(
         "table ip services {{ chain pre {{ type nat hook prerouting priority dstnat; {rule}; }}
          chain out {{ type nat hook output priority -100; {rule}; }}\n}}"
@@ -84,14 +95,17 @@ fn a_service_address_is_translated_before_the_tunnel() {
     let _echo = Echo::start_at(pods[1].namespace(), SocketAddr::new(target, 5353));
     for from in [pods[0].namespace(), nodes[0].namespace()] {
         assert!(echoed(from, SocketAddr::new(service, 53), 600), "from {}", from.name());
+        assert!(ping(from, service), "from {}", from.name());
     }
     sniffer.assert_nothing_in_clear();
+    let ways = [pods[0].namespace(), nodes[0].namespace()].map(|from| (from, service));
+    assert_seen_without_warren(sniffer, agents, ways);
 }
 
 #[test]
 fn a_packet_for_a_pod_that_is_gone_stays_inside() {
     for wiring in [Wiring::Bridge, Wiring::HostRoutes] {
-        let Pair { pods, nodes, sniffer, .. } = &pair(Plan { wiring, ..Plan::default() });
+        let Pair { agents, pods, nodes, sniffer, .. } = &mut pair(Plan { wiring, ..Plan::default() });
         for gone in ["10.42.2.99", "10.42.1.99"] {
             let gone: IpAddr = gone.parse().expect("an address");
             for from in [pods[0].namespace(), pods[1].namespace(), nodes[0].namespace(), nodes[1].namespace()] {
@@ -99,21 +113,28 @@ fn a_packet_for_a_pod_that_is_gone_stays_inside() {
             }
         }
         sniffer.assert_nothing_in_clear();
+        let to = |gone: usize| IpAddr::from([10, 42, if gone == 0 { 1 } else { 2 }, 99]);
+        let ways = [0, 1]
+            .into_iter()
+            .flat_map(|own| [(pods[own].namespace(), to(1 - own)), (nodes[own].namespace(), to(1 - own))]);
+        assert_seen_without_warren(sniffer, agents, ways);
     }
 }
 
 #[test]
 fn a_packet_for_a_prefix_that_no_node_has_stays_inside() {
-    let Pair { pods, nodes, sniffer, .. } = &pair(Plan::default());
+    let Pair { agents, pods, nodes, sniffer, .. } = &mut pair(Plan::default());
     for from in [pods[0].namespace(), nodes[0].namespace()] {
         assert!(!ping(from, [10, 42, 200, 1].into()));
     }
     sniffer.assert_nothing_in_clear();
+    let ways = [pods[0].namespace(), nodes[0].namespace()].map(|from| (from, [10, 42, 200, 1].into()));
+    assert_seen_without_warren(sniffer, agents, ways);
 }
 
 #[test]
 fn a_pod_cannot_send_from_an_address_of_another_node() {
-    let Pair { agents, pods, nodes, sniffer, .. } = &pair(Plan::default());
+    let Pair { agents, pods, nodes, sniffer, .. } = &mut pair(Plan::default());
     let stolen = IpAddr::from(Ipv4Addr::new(10, 42, 77, 7));
     pods[0].namespace().ip(&format!("addr add {stolen}/32 dev lo"));
     // The node itself would drop the packet by its reverse path: that is not what is tested.
@@ -129,6 +150,7 @@ fn a_pod_cannot_send_from_an_address_of_another_node() {
     assert_eq!(datagram::send(pods[0].namespace(), pods[0].address(), to, 10), 10);
     assert!(target.recv(&mut [0; 64]).is_ok(), "the honest packet did not arrive");
     sniffer.assert_encrypted();
+    assert_seen_without_warren(sniffer, agents, [(pods[0].namespace(), pods[1].address())]);
 }
 
 #[test]

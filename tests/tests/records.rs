@@ -149,6 +149,7 @@ fn wrong_and_hostile_records_are_refused_by_name_and_touch_nobody() {
         });
     }
     mesh.assert_connected();
+    mesh.finish();
 }
 
 #[test]
@@ -166,6 +167,7 @@ fn a_second_node_of_the_same_name_does_not_replace_the_first() {
     let key = mesh.nodes[1].public_key().to_string();
     assert_eq!(mesh.agents[0].now().peer("node2").map(|peer| peer["public_key"].clone()), Some(json!(key)));
     mesh.assert_connected();
+    mesh.finish();
 }
 
 #[test]
@@ -188,5 +190,5 @@ fn most_records_deleted_at_once_is_held_until_an_administrator_agrees() {
     let finished = mesh.agents[0].cli(&["mesh", "accept"]);
     assert!(finished.success(), "`warren mesh accept` failed: {}", finished.said());
     mesh.agents[0].until("the change is made", |status| status.held().is_none());
-    mesh.sniffer.assert_encrypted();
+    mesh.finish();
 }

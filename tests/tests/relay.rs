@@ -11,7 +11,7 @@ use warren_tests::node::PORT;
 use warren_tests::ping::answered;
 use warren_tests::relay::{Mischief, Relay};
 use warren_tests::stream::transfer;
-use warren_tests::{Agent, Lab, Node, Pod, Sniffer, ping, stock};
+use warren_tests::{Agent, Lab, Node, Pod, Sniffer, assert_seen_without_warren, between, ping, stock};
 
 struct Pair {
     agents: [Agent; 2],
@@ -46,6 +46,12 @@ impl Pair {
         answered(self.pods[0].namespace(), self.pods[1].address(), 50, &[])
     }
 
+    /// Fails the test if anything was in clear, or unless the same Pods are seen in clear without Warren.
+    fn finish(mut self) {
+        self.sniffer.assert_nothing_in_clear();
+        assert_seen_without_warren(&self.sniffer, &mut self.agents, between(&self.pods));
+    }
+
     fn drops(&self, reason: &str) -> u64 {
         self.agents.iter().map(|agent| agent.now().drops(reason)).sum()
     }
@@ -58,7 +64,7 @@ fn an_honest_relay_changes_nothing() {
     transfer(pair.pods[0].namespace(), pair.pods[1].namespace(), pair.pods[1].address(), 100);
     assert!(pair.relay.passed() > 100);
     assert_eq!(pair.drops("replay") + pair.drops("forged"), 0);
-    pair.sniffer.assert_nothing_in_clear();
+    pair.finish();
 }
 
 #[test]
@@ -122,5 +128,5 @@ fn a_transfer_survives_the_loss_of_every_tenth_datagram() {
     let pair = pair(|number, datagram, _| if number % 10 == 0 { Vec::new() } else { vec![datagram.to_vec()] });
     transfer(pair.pods[0].namespace(), pair.pods[1].namespace(), pair.pods[1].address(), 40);
     assert!(ping(pair.pods[1].namespace(), pair.pods[0].address()) || pair.relay.passed() > 400);
-    pair.sniffer.assert_nothing_in_clear();
+    pair.finish();
 }

@@ -8,7 +8,10 @@
 
 use warren_tests::datagram::{Echo, LARGEST, echoed};
 use warren_tests::stream::transfer;
-use warren_tests::{Family, Lab, Node, Plan, Pod, Wiring, long, ping, static_mesh, static_mesh_with};
+use warren_tests::{
+    Family, Lab, Node, Plan, Pod, Wiring, assert_seen_without_warren, between, long, ping, static_mesh,
+    static_mesh_with,
+};
 
 const PLANS: [Plan; 5] = [
     Plan { underlay: Family::V4, overlay: Family::V4, mtu: 1500, wiring: Wiring::HostRoutes },
@@ -25,13 +28,14 @@ fn pods_of_three_nodes_reach_each_other_and_nothing_is_in_clear() {
         let sniffer = lab.sniff();
         let nodes: [Node; 3] = lab.nodes();
         let pods = nodes.each_ref().map(Node::pod);
-        let _agents = static_mesh(&nodes);
+        let mut agents = static_mesh(&nodes);
         for (from, to) in pairs(&pods) {
             for address in to.addresses() {
                 assert!(ping(from.namespace(), *address), "{plan:?}: no reply from {address}");
             }
         }
         sniffer.assert_encrypted();
+        assert_seen_without_warren(&sniffer, &mut agents, between(&pods));
     }
 }
 
@@ -40,12 +44,14 @@ fn every_byte_of_a_large_transfer_arrives_in_both_directions() {
     let lab = Lab::new();
     let sniffer = lab.sniff();
     let nodes: [Node; 2] = lab.nodes();
-    let [one, two] = nodes.each_ref().map(Node::pod);
-    let _agents = static_mesh(&nodes);
+    let pods = nodes.each_ref().map(Node::pod);
+    let [one, two] = &pods;
+    let mut agents = static_mesh(&nodes);
     sniffer.headers_only();
     transfer(one.namespace(), two.namespace(), two.address(), long::large());
     transfer(two.namespace(), one.namespace(), one.address(), long::large());
     sniffer.assert_encrypted();
+    assert_seen_without_warren(&sniffer, &mut agents, between(&pods));
 }
 
 #[test]
@@ -97,8 +103,9 @@ fn udp_datagrams_of_every_size_arrive() {
     let lab = Lab::with(Plan { overlay: Family::Dual, ..Plan::default() });
     let sniffer = lab.sniff();
     let nodes: [Node; 2] = lab.nodes();
-    let [one, two] = nodes.each_ref().map(Node::pod);
-    let _agents = static_mesh(&nodes);
+    let pods = nodes.each_ref().map(Node::pod);
+    let [one, two] = &pods;
+    let mut agents = static_mesh(&nodes);
     let around = |middle: usize| middle - 8..=middle + 8;
     let sizes = (0..=66).chain(around(1372)).chain(around(1392)).chain(around(1412)).chain(around(1472));
     let sizes = sizes.chain((2000..LARGEST).step_by(4999)).chain(LARGEST - 3..=LARGEST);
@@ -110,6 +117,7 @@ fn udp_datagrams_of_every_size_arrive() {
         }
     }
     sniffer.assert_encrypted();
+    assert_seen_without_warren(&sniffer, &mut agents, between(&pods));
 }
 
 fn pairs(pods: &[Pod]) -> impl Iterator<Item = (&Pod, &Pod)> {

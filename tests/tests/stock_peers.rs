@@ -13,7 +13,10 @@ use warren_tests::ping::answered;
 use warren_tests::secret::write_secret;
 use warren_tests::stock::{Kind, Stock, section};
 use warren_tests::stream::transfer;
-use warren_tests::{Agent, Family, Lab, Node, Plan, Pod, Settings, Sniffer, datagram, eventually, holds_for, ping};
+use warren_tests::{
+    Agent, Family, Lab, Node, Plan, Pod, Settings, Sniffer, assert_seen_without_warren, between, datagram, eventually,
+    holds_for, ping,
+};
 
 const KINDS: [Kind; 2] = [Kind::Go, Kind::Boringtun];
 
@@ -59,6 +62,17 @@ fn pair(kind: Kind, begins: Begins) -> Pair {
     pair_with(kind, Plan::default(), begins, |_| {}, &[])
 }
 
+impl Pair {
+    /// Fails the test if anything was in clear, or unless the same Pods are seen in clear without either tunnel.
+    #[track_caller]
+    fn finish(self) {
+        self.sniffer.assert_encrypted();
+        let Self { lab: _lab, nodes: _nodes, sniffer, pods, agent, stock } = self;
+        drop(stock);
+        assert_seen_without_warren(&sniffer, &mut [agent], between(&pods));
+    }
+}
+
 /// Each installed implementation.
 fn kinds() -> impl Iterator<Item = Kind> {
     KINDS.into_iter().filter(|kind| kind.installed())
@@ -68,10 +82,11 @@ fn kinds() -> impl Iterator<Item = Kind> {
 fn a_stock_peer_and_an_agent_talk_whoever_begins() {
     for kind in kinds() {
         for (begins, from, to) in [(Begins::Warren, 0, 1), (Begins::Stock, 1, 0)] {
-            let Pair { pods, sniffer, .. } = &pair(kind, begins);
+            let pair = pair(kind, begins);
+            let Pair { pods, .. } = &pair;
             assert!(ping(pods[from].namespace(), pods[to].address()), "{kind:?}, {begins:?} begins");
             assert!(ping(pods[to].namespace(), pods[from].address()), "{kind:?}, {begins:?} began");
-            sniffer.assert_encrypted();
+            pair.finish();
         }
     }
 }
@@ -81,11 +96,12 @@ fn a_stock_peer_works_over_and_under_both_versions_of_ip() {
     for kind in kinds() {
         for (underlay, overlay) in [(Family::V4, Family::Dual), (Family::V6, Family::Dual)] {
             let plan = Plan { underlay, overlay, ..Plan::default() };
-            let Pair { pods, sniffer, .. } = &pair_with(kind, plan, Begins::Both, |_| {}, &[]);
+            let pair = pair_with(kind, plan, Begins::Both, |_| {}, &[]);
+            let Pair { pods, .. } = &pair;
             for address in pods[1].addresses() {
                 assert!(ping(pods[0].namespace(), *address), "{kind:?} {underlay:?} {address}");
             }
-            sniffer.assert_encrypted();
+            pair.finish();
         }
     }
 }
@@ -93,11 +109,12 @@ fn a_stock_peer_works_over_and_under_both_versions_of_ip() {
 #[test]
 fn a_large_transfer_with_a_stock_peer_arrives_whole_in_both_directions() {
     for kind in kinds() {
-        let Pair { pods: [one, two], sniffer, .. } = &pair(kind, Begins::Both);
+        let pair = pair(kind, Begins::Both);
+        let Pair { pods: [one, two], sniffer, .. } = &pair;
         sniffer.headers_only();
         transfer(one.namespace(), two.namespace(), two.address(), 1000);
         transfer(two.namespace(), one.namespace(), one.address(), 1000);
-        sniffer.assert_encrypted();
+        pair.finish();
     }
 }
 
@@ -138,7 +155,8 @@ fn keepalives_open_a_session_without_any_traffic() {
 fn an_agent_follows_a_stock_peer_that_moves() {
     // boringtun-cli sends from a connected socket, which keeps the address that vanished: it cannot move.
     for kind in kinds().filter(|kind| *kind == Kind::Go) {
-        let Pair { stock, agent, pods, nodes, sniffer, lab } = &pair(kind, Begins::Both);
+        let pair = pair(kind, Begins::Both);
+        let Pair { stock, agent, pods, nodes, lab, .. } = &pair;
         assert!(ping(pods[0].namespace(), pods[1].address()));
         move_node(lab, &nodes[1], 22);
         // wireguard-go keeps to its source address when the kernel says ENETUNREACH; an endpoint makes it forget.
@@ -153,28 +171,30 @@ fn an_agent_follows_a_stock_peer_that_moves() {
         let status = agent.now();
         let endpoint = status.peer("node2").and_then(|peer| peer["endpoint"].as_str()).unwrap_or_default();
         assert!(endpoint.starts_with("10.77.0.22:"), "{endpoint}");
-        sniffer.assert_encrypted();
+        pair.finish();
     }
 }
 
 #[test]
 fn an_agent_whose_own_address_vanishes_goes_on_from_another() {
     for kind in kinds() {
-        let Pair { pods, nodes, sniffer, lab, .. } = &pair(kind, Begins::Both);
+        let pair = pair(kind, Begins::Both);
+        let Pair { pods, nodes, lab, .. } = &pair;
         assert!(ping(pods[0].namespace(), pods[1].address()));
         move_node(lab, &nodes[0], 21);
         eventually(15, "traffic from the new address", || {
             (answered(pods[0].namespace(), pods[1].address(), 1, &[]) == 1).then_some(())
         });
         assert!(ping(pods[1].namespace(), pods[0].address()), "{kind:?} did not follow the agent");
-        sniffer.assert_encrypted();
+        pair.finish();
     }
 }
 
 #[test]
 fn traffic_goes_on_when_a_stock_peer_forgets_its_session_three_times() {
     for kind in kinds() {
-        let Pair { stock, pods, nodes, sniffer, .. } = &pair(kind, Begins::Both);
+        let pair = pair(kind, Begins::Both);
+        let Pair { stock, pods, nodes, .. } = &pair;
         for round in 0..3 {
             assert!(ping(pods[0].namespace(), pods[1].address()), "{kind:?}, round {round}");
             stock.set(&nodes[1], &["peer", &nodes[0].public_key().to_string(), "remove"]);
@@ -185,7 +205,7 @@ fn traffic_goes_on_when_a_stock_peer_forgets_its_session_three_times() {
                 (answered(pods[1].namespace(), pods[0].address(), 1, &[]) == 1).then_some(())
             });
         }
-        sniffer.assert_encrypted();
+        pair.finish();
     }
 }
 

@@ -20,7 +20,13 @@ use warren_tests::{Etcd, Family, Lab, Plan, Wiring, ping};
 
 #[test]
 fn without_an_agent_the_sniffer_sees_pods_talk_in_clear() {
-    for (underlay, overlay) in [(Family::V4, Family::V4), (Family::V6, Family::V6), (Family::Dual, Family::Dual)] {
+    for (underlay, overlay) in [
+        (Family::V4, Family::V4),
+        (Family::V6, Family::V6),
+        (Family::Dual, Family::Dual),
+        (Family::V4, Family::Dual),
+        (Family::V6, Family::Dual),
+    ] {
         for (wiring, mtu) in [(Wiring::Bridge, 1500), (Wiring::HostRoutes, 9000)] {
             let lab = Lab::with(Plan { underlay, overlay, mtu, wiring });
             let sniffer = lab.sniff();

@@ -1,0 +1,184 @@
+//! `mode = "nodes"`: whatever nodes say to each other is in the tunnel, and so whatever a CNI wraps between them.
+//!
+//! ```text
+//! pod ── node1 ═══════ hub ═══════ node2 ── pod
+//!         host, VXLAN  sniffer      host, VXLAN
+//! ```
+
+use std::net::SocketAddr;
+
+use warren_tests::control::Way;
+use warren_tests::datagram::{Echo, echoed};
+use warren_tests::stock::section;
+use warren_tests::stream::{transfer, transfer_at};
+use warren_tests::{
+    Agent, Etcd, Family, Flood, Lab, Node, Plan, Pod, Settings, Sniffer, assert_seen_without_warren, between,
+    eventually, ping, static_mesh_with,
+};
+
+/// In pcap's language: what nodes say to each other in clear, but for exempt ports, neighbour discovery and the tunnel.
+const BETWEEN_NODES: &str = "((ip and src net 10.77.0.0/24 and dst net 10.77.0.0/24 and not host 10.77.0.254) or \
+     (ip6 and src net fd77::/64 and dst net fd77::/64 and not host fd77::fe and not (ip6[6] = 58 and ip6[40] > 132 and \
+     ip6[40] < 138))) and not udp port 51840 and not (port 22 or port 6443 or portrange 2379-2380 or port 10250)";
+/// Ports that stay in clear.
+const EXEMPT: [u16; 5] = [22, 6443, 2379, 2380, 10250];
+/// Their neighbours, which do not.
+const OTHERS: [u16; 4] = [23, 2378, 2381, 10249];
+
+struct Pair {
+    agents: Vec<Agent>,
+    pods: [Pod; 2],
+    nodes: [Node; 2],
+    sniffer: Sniffer,
+    _lab: Lab,
+}
+
+/// `change` is told of the other node.
+fn pair(underlay: Family, change: impl Fn(&Node, &mut Settings)) -> Pair {
+    let lab = Lab::with(Plan { underlay, overlay: underlay, ..Plan::default() });
+    let sniffer = Sniffer::start_with(lab.hub(), BETWEEN_NODES);
+    let nodes: [Node; 2] = lab.nodes();
+    let pods = nodes.each_ref().map(Node::pod);
+    let agents = static_mesh_with(&nodes, |node, settings| {
+        settings.text("overlay", "mode", "nodes");
+        change(&nodes[usize::from(node.number == 1)], settings);
+    });
+    Pair { agents, pods, nodes, sniffer, _lab: lab }
+}
+
+/// Each node to every address of the other.
+fn among(nodes: &[Node; 2]) -> Vec<Way<'_>> {
+    let to = |own: usize| nodes[1 - own].addresses().into_iter().map(move |to| (nodes[own].namespace(), to));
+    to(0).chain(to(1)).collect()
+}
+
+#[test]
+fn nodes_talk_to_each_other_in_the_tunnel() {
+    let Pair { agents, pods, nodes, sniffer, .. } = &mut pair(Family::Dual, |_, _| {});
+    for (from, to) in among(nodes).into_iter().chain(between(pods)) {
+        assert!(ping(from, to), "{} does not reach {to}", from.name());
+    }
+    for (from, to) in [(0, 1), (1, 0)] {
+        for address in nodes[to].addresses() {
+            transfer(nodes[from].namespace(), nodes[to].namespace(), address, 50);
+            transfer(pods[from].namespace(), nodes[to].namespace(), address, 50);
+            let echo = Echo::start(nodes[to].namespace(), address);
+            assert!(echoed(nodes[from].namespace(), echo.address(), 4000), "to {address}");
+        }
+    }
+    sniffer.assert_encrypted();
+    assert_seen_without_warren(sniffer, agents, among(nodes).into_iter().chain(between(pods)));
+}
+
+#[test]
+fn nodes_say_nothing_in_clear_when_an_agent_is_killed() {
+    let Pair { agents, nodes, sniffer, .. } = &mut pair(Family::Dual, |_, _| {});
+    let floods: Vec<Flood> = among(nodes).into_iter().map(|(from, to)| Flood::start(from, to)).collect();
+    let reach = || among(nodes).into_iter().all(|(from, to)| ping(from, to));
+    eventually(15, "nodes reach each other", || reach().then_some(()));
+    for _ in 0..2 {
+        agents[0].kill();
+        assert!(!reach(), "nodes reach each other without a tunnel");
+        sniffer.assert_nothing_in_clear();
+        agents[0].up();
+        eventually(15, "nodes reach each other again", || reach().then_some(()));
+    }
+    sniffer.assert_encrypted();
+    drop(floods);
+    assert_seen_without_warren(sniffer, agents, among(nodes));
+}
+
+#[test]
+fn exempt_ports_stay_in_clear_and_work_in_both_directions_with_and_without_agents() {
+    let Pair { agents, nodes, sniffer, .. } = &mut pair(Family::Dual, |_, _| {});
+    let each_way = |work: &dyn Fn(&Node, &Node, SocketAddr), ports: &[u16]| {
+        for (from, to) in [(0, 1), (1, 0)] {
+            for address in nodes[to].addresses() {
+                ports.iter().for_each(|port| work(&nodes[from], &nodes[to], SocketAddr::new(address, *port)));
+            }
+        }
+    };
+    let talk = |from: &Node, to: &Node, at: SocketAddr| transfer_at(from.namespace(), to.namespace(), at, 1);
+    each_way(&talk, &OTHERS);
+    sniffer.assert_encrypted();
+    let in_clear = |from: &Node, to: &Node, at: SocketAddr| {
+        sniffer.reset();
+        talk(from, to, at);
+        assert!(sniffer.canaries() > 0, "{at} is exempt, yet not in clear");
+    };
+    each_way(&in_clear, &EXEMPT);
+    agents.iter_mut().for_each(Agent::kill);
+    each_way(&in_clear, &EXEMPT);
+}
+
+#[test]
+fn a_vxlan_of_the_cni_carries_pods_inside_the_tunnel() {
+    // The CNI keeps its Pods' prefixes to itself: Warren knows of nodes alone.
+    let Pair { agents, pods, nodes, sniffer, .. } = &mut pair(Family::V4, |other, settings| {
+        let mut peer = section(other, Some(other.address()));
+        peer.unset("", "cidrs").list("", "addresses", other.addresses());
+        settings.list::<&str>("node", "cidrs", []).list::<&str>("overlay", "networks", []).clear_peers().add_peer(peer);
+    });
+    for (own, other) in [(0, 1), (1, 0)] {
+        vxlan(&nodes[own], &nodes[other]);
+    }
+    for (from, to) in between(pods) {
+        assert!(ping(from, to), "{} does not reach {to}", from.name());
+    }
+    transfer(pods[0].namespace(), pods[1].namespace(), pods[1].address(), 100);
+    transfer(pods[1].namespace(), pods[0].namespace(), pods[0].address(), 100);
+    agents[0].kill();
+    assert!(between(pods).into_iter().all(|(from, to)| !ping(from, to)), "the VXLAN works without a tunnel");
+    sniffer.assert_encrypted();
+    assert_seen_without_warren(sniffer, agents, between(pods));
+}
+
+/// What flannel makes of two nodes: a VXLAN between their addresses and, for each other node, a route into it.
+fn vxlan(own: &Node, other: &Node) {
+    let (local, remote) = (own.address(), other.address());
+    own.namespace().ip_batch(&format!(
+        "link add flannel0 mtu 1390 type vxlan id 1 local {local} remote {remote} dstport 8472\n\
+         addr add 10.42.{}.0/32 dev flannel0\nlink set flannel0 up\n\
+         route add 10.42.{other}.0/24 via 10.42.{other}.0 dev flannel0 onlink\n",
+        own.number,
+        other = other.number
+    ));
+}
+
+#[test]
+fn a_registry_on_a_node_is_reached_past_the_tunnel() {
+    let lab = Lab::new();
+    let sniffer = Sniffer::start_with(lab.hub(), BETWEEN_NODES);
+    let nodes: [Node; 3] = lab.nodes();
+    let pods = nodes.each_ref().map(Node::pod);
+    let etcd = Etcd::start_on(&nodes[0]);
+    etcd.init(&lab, &[]);
+    etcd.grant(&nodes[0]);
+    let start = |node: &Node| {
+        etcd.add(node);
+        node.start(etcd.settings(node).text("overlay", "mode", "nodes"))
+    };
+    let mut agents: Vec<Agent> = nodes.iter().map(start).collect();
+    let complete = |agents: &[Agent]| {
+        for agent in agents {
+            agent.until("all peers, by way of etcd", |status| {
+                status.ready() && status.peers().len() == 2 && status.registry_ok("etcd") == Some(true)
+            });
+        }
+        for (from, to) in between(&pods) {
+            eventually(15, "Pods reach each other", || ping(from, to).then_some(()));
+        }
+    };
+    complete(&agents);
+    // With every tunnel gone and the guard in place the store must still be found.
+    agents.iter_mut().for_each(Agent::kill);
+    agents.iter_mut().for_each(Agent::up);
+    complete(&agents);
+    // Datagrams that found their way back into the tunnel would multiply.
+    let before = sniffer.tunnel();
+    assert!(ping(nodes[1].namespace(), nodes[2].address()));
+    let more = sniffer.tunnel() - before;
+    assert!(more < 500, "three echo requests made {more} datagrams of the tunnel");
+    sniffer.assert_encrypted();
+    assert_seen_without_warren(&sniffer, &mut agents, between(&pods));
+}
