@@ -41,7 +41,7 @@ use warren_overlay::record::NodeName;
 use crate::config::{Associations, Offload};
 use clerk::Clerk;
 use counters::WorkerCounters;
-use orders::Orders;
+use orders::{Orders, Ready};
 pub use peer::{ASSOCIATIONS, Association, PeerCounters};
 use snapshot::Snapshot;
 use worker::Worker;
@@ -106,6 +106,8 @@ struct Shared {
     counters: Vec<WorkerCounters>,
     /// What the clerk tells the workers.
     orders: Vec<Orders>,
+    /// What the workers answer.
+    ready: Mutex<Vec<Ready>>,
     /// Datagrams of one worker's associations that came to another.
     strays: Vec<strays::Strays>,
     wakers: Vec<Waker>,
@@ -153,6 +155,7 @@ impl Dataplane {
             device_gone: AtomicBool::new(false),
             sockets,
             orders: (0..workers).map(|_| Orders::default()).collect(),
+            ready: Mutex::default(),
             strays: (0..workers).map(|_| strays::Strays::default()).collect(),
             wakers: (0..workers).map(|_| Waker::new()).collect::<io::Result<_>>()?,
             stop: AtomicBool::new(false),

@@ -45,13 +45,17 @@ impl Proven {
             kept.cidrs.extend(peer.cidrs.iter().copied().chain(inside.into_iter().map(IpNet::from)));
             kept.addresses.extend(outside);
         }
+        let proven: BTreeSet<_> = self.0.keys().cloned().collect();
         for (name, kept) in &mut self.0 {
             let others: Vec<_> = peers.values().filter(|peer| peer.name != *name).collect();
-            let taken = |cidr: &IpNet| {
-                own.iter().chain(others.iter().flat_map(|peer| &peer.cidrs)).any(|other| overlap(other, cidr))
+            // Whoever has a part of it judges that part by its own tunnel's standing; the rest stays sealed.
+            let passed_on = |cidr: &IpNet| {
+                own.iter().chain(others.iter().flat_map(|peer| &peer.cidrs)).any(|other| other.contains(cidr))
             };
-            kept.cidrs.retain(|cidr| !taken(cidr));
-            kept.addresses.retain(|address| !others.iter().any(|peer| peer.addresses.contains(address)));
+            kept.cidrs.retain(|cidr| !passed_on(cidr));
+            // Addresses need no allocation: only another proven peer may take one over.
+            let heirs: Vec<_> = others.into_iter().filter(|peer| proven.contains(&peer.name)).collect();
+            kept.addresses.retain(|address| !heirs.iter().any(|peer| peer.addresses.contains(address)));
         }
     }
 
@@ -69,10 +73,6 @@ impl Proven {
     pub fn addresses(&self) -> BTreeSet<IpAddr> {
         self.0.values().flat_map(|kept| &kept.addresses).copied().collect()
     }
-}
-
-fn overlap(a: &IpNet, b: &IpNet) -> bool {
-    a.contains(b) || b.contains(a)
 }
 
 #[cfg(test)]
@@ -123,10 +123,16 @@ mod tests {
     #[test]
     fn what_passed_on_to_another_node_is_judged_by_that_node() {
         let peers = BTreeMap::from([peer("a", "10.1.0.0/24", "192.0.2.1")]);
-        let heir = BTreeMap::from([peer("b", "10.1.0.0/25", "192.0.2.1")]);
+        let part = BTreeMap::from([peer("b", "10.1.0.0/25", "192.0.2.1")]);
         let mut proven = proven(&peers);
+        proven.follow(&part, &BTreeSet::new(), &networks());
+        assert_eq!(proven.cidrs(), ["10.1.0.0/24".parse().unwrap()].into(), "the rest of it is nobody else's");
+        assert!(!proven.addresses().is_empty(), "anybody can claim an address");
+        let heir = BTreeMap::from([peer("b", "10.1.0.0/16", "192.0.2.1")]);
+        assert!(proven.add(&heir.keys().cloned().collect(), &heir));
         proven.follow(&heir, &BTreeSet::new(), &networks());
-        assert!(proven.cidrs().is_empty() && proven.addresses().is_empty());
+        assert_eq!(proven.cidrs(), ["10.1.0.0/16".parse().unwrap()].into());
+        assert_eq!(proven.addresses().len(), 1);
     }
 
     #[test]

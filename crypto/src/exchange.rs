@@ -34,6 +34,9 @@ pub use self::frame::{FRAME_MAX, LANES_MAX};
 const PATIENCE: Duration = Duration::from_secs(15);
 /// The first pause between two sendings of one frame; each further one is twice as long.
 const RESEND: Duration = Duration::from_secs(1);
+/// Exchanges with one peer begin at least this far apart; below [`RESEND`], so that an Offer which came too soon is taken
+/// when it is sent again.
+const SPACING: Duration = Duration::from_millis(900);
 /// The pause after a failed exchange; each further one is twice as long.
 const RETRY: Duration = Duration::from_secs(4);
 /// The longest pause.
@@ -118,6 +121,9 @@ pub enum Refusal {
     /// An Offer that is older than one seen, or the same one with other bytes.
     #[error("an old exchange, or a second one under its number")]
     Stale,
+    /// Another one was begun just now.
+    #[error("exchanges follow one another too soon")]
+    TooSoon,
     /// No suite is spoken by both, or not the one that was offered.
     #[error("no suite in common")]
     Suite,
@@ -174,6 +180,8 @@ pub struct Exchange {
     failures: u32,
     /// Nothing is begun before.
     not_before: Duration,
+    /// When the last one was begun.
+    begun: Option<Duration>,
 }
 
 impl Exchange {
@@ -193,6 +201,7 @@ impl Exchange {
             pause: RESEND,
             failures: 0,
             not_before: Duration::ZERO,
+            begun: None,
         }
     }
 
@@ -208,7 +217,7 @@ impl Exchange {
 
     /// A new generation is wanted: begins it, or asks the peer to. Nothing while one is under way or a pause lasts.
     pub fn want(&mut self, now: Duration, chance: &mut impl Chance) -> Option<Action> {
-        if self.is_busy() || now < self.not_before {
+        if self.is_busy() || now < self.not_before || self.is_too_soon(now) {
             return None;
         }
         if !self.is_initiator() {
@@ -297,7 +306,13 @@ impl Exchange {
         }
     }
 
+    /// Whatever the peer says, it gets one exchange a second.
+    fn is_too_soon(&self, now: Duration) -> bool {
+        self.begun.is_some_and(|begun| now < begun + SPACING)
+    }
+
     fn begin(&mut self, now: Duration) {
+        self.begun = Some(now);
         self.deadline = now + PATIENCE;
         self.resend_from(now);
     }
@@ -323,6 +338,9 @@ impl Exchange {
     ) -> Result<Vec<Action>, Refusal> {
         if self.offer_boot == Some(offer.boot) && offer.number <= self.number {
             return self.repeat_answer(offer, bytes);
+        }
+        if self.is_too_soon(now) {
+            return Err(Refusal::TooSoon);
         }
         let (agreed, reply, ends) = match steps::answer(&self.terms, offer, bytes, self.generation + 1, chance) {
             Err(Refusal::Suite) => {

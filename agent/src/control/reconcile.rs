@@ -177,9 +177,6 @@ impl Control {
     /// Keeps on disk what a reboot must not forget: the last good mesh of a store, and who is proven.
     fn remember(&mut self) {
         let store = self.config.etcd.is_some();
-        if store && self.snapshot.is_none() {
-            return;
-        }
         let cached = Cached {
             snapshot: self.snapshot.as_deref().filter(|_| store).cloned(),
             ownership: if store { self.ownership.clone() } else { Ownership::default() },

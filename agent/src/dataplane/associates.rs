@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
@@ -16,45 +16,64 @@ use super::Shared;
 use super::chance::Dice;
 use super::clerk::Clerk;
 use super::link::{Deed, Link};
-use super::orders::PeerId;
+use super::orders::{Order, PeerId, Ready};
 use super::peer::{Association, Peer, Session};
 use crate::config::Associations;
 
-/// The least time between two probes of one peer's new address.
-const PROBE: Duration = Duration::from_secs(1);
+/// The time between two handshakes to one peer's new address, and how many there are.
+const PROBE: (Duration, u32) = (Duration::from_secs(1), 15);
+
+/// An address that a peer's packets came from.
+struct Probe {
+    from: SocketAddr,
+    to: Option<IpAddr>,
+    next: Duration,
+    left: u32,
+}
+
+/// Indices that may be remembered without need.
+const SPARE: usize = 1024;
 
 /// All links, and what they share.
 pub(super) struct Associates {
     links: HashMap<Slot, Link>,
     dice: Dice,
-    /// Differs at every start of the agent.
-    boot: u64,
     /// Number of the last frame sent.
     frames: u16,
-    probed: HashMap<PeerId, Duration>,
+    /// Peers that seem to have moved.
+    probes: HashMap<PeerId, Probe>,
 }
 
 impl Associates {
     pub(super) fn new(workers: usize) -> Self {
         let dice = Dice { workers, used: Default::default() };
-        Self { links: HashMap::new(), dice, boot: OsRng.next_u64(), frames: 0, probed: HashMap::new() }
+        Self { links: HashMap::new(), dice, frames: 0, probes: HashMap::new() }
+    }
+
+    /// Frees the indices of generations that are over.
+    pub(super) fn free(&mut self) {
+        let live = || self.links.values().flat_map(Link::indices);
+        if self.dice.used.len() > SPARE + 2 * live().count() {
+            self.dice.used = live().collect();
+        }
     }
 
     /// Forgets peers that are gone, and frees their indices.
     pub(super) fn follow(&mut self, peers: &dyn Fn(Slot) -> Option<PeerId>) {
         self.links.retain(|slot, link| peers(*slot) == Some(link.peer));
-        self.probed.retain(|peer, _| peers(peer.slot) == Some(*peer));
+        self.probes.retain(|peer, _| peers(peer.slot) == Some(*peer));
         self.dice.used = self.links.values().flat_map(Link::indices).collect();
     }
 
     fn link(&mut self, peer: &Peer, shared: &Shared) -> &mut Link {
-        let (id, boot) = (peer.id(), self.boot);
+        let id = peer.id();
         let fresh = || {
             let terms = Terms {
                 own: shared.private.clone(),
                 peer: peer.spec().public_key,
                 preshared_key: peer.spec().preshared_key.clone(),
-                boot,
+                // A link that was given up begins anew, as if the agent had.
+                boot: OsRng.next_u64(),
                 workers: shared.sockets.len().min(64) as u16,
                 suites: shared.options.suites.clone(),
             };
@@ -86,11 +105,6 @@ impl Clerk {
         });
     }
 
-    /// A worker receives on this generation.
-    pub(super) fn installed(&mut self, id: PeerId, generation: u64, worker: usize) {
-        self.with_known(id, |link, _, now| link.installed(generation, worker, now));
-    }
-
     /// A worker took the first packet of this generation.
     pub(super) fn heard(&mut self, id: PeerId, generation: u64) {
         self.with_known(id, |link, _, now| link.heard(generation, now));
@@ -98,41 +112,54 @@ impl Clerk {
 
     /// The peer's packets come from elsewhere now: its tunnel decides whether that is true.
     pub(super) fn probe(&mut self, id: PeerId, from: SocketAddr, to: Option<IpAddr>) {
-        let now = now();
-        let last = self.associates.probed.get(&id);
-        if last.is_some_and(|last| now < *last + PROBE) {
-            return;
-        }
-        self.associates.probed.insert(id, now);
-        let snapshot = self.shared.snapshot.load_full();
-        let Some(peer) = snapshot.peer(id.slot).filter(|peer| peer.id() == id) else { return };
+        self.associates.probes.insert(id, Probe { from, to, next: Duration::ZERO, left: PROBE.1 });
+        self.tick_probes();
+    }
+
+    /// Handshakes to where peers seem to be, until their sessions know.
+    pub(super) fn tick_probes(&mut self) {
+        let (now, snapshot) = (now(), self.shared.snapshot.load_full());
+        let mut probes = std::mem::take(&mut self.associates.probes);
+        probes.retain(|id, probe| {
+            let Some(peer) = snapshot.peer(id.slot).filter(|peer| peer.id() == *id) else { return false };
+            if now < probe.next {
+                return true;
+            }
+            (probe.next, probe.left) = (now + PROBE.0, probe.left.saturating_sub(1));
+            let moved = peer.lock().is_elsewhere(probe.from);
+            if moved {
+                self.handshake_at(peer, probe);
+            }
+            moved && probe.left > 0
+        });
+        self.associates.probes = probes;
+    }
+
+    fn handshake_at(&mut self, peer: &Peer, probe: &Probe) {
         let mut out = std::mem::take(&mut self.out);
         let initiation = peer.lock().tunnel.rehandshake(OsRng.next_u32(), &mut out);
         if let Some(len) = initiation {
-            self.send_reply(&out[..len], from, to);
+            self.send_reply(&out[..len], probe.from, probe.to);
         }
         self.out = out;
     }
 
     /// One peer's timers.
     pub(super) fn tick_link(&mut self, peer: &Peer) {
-        if !peer.speaks() || self.shared.options.associations == Associations::Off {
+        if self.shared.options.associations == Associations::Off {
             return;
         }
+        if !peer.speaks() {
+            return self.part(peer);
+        }
         let wanted = peer.was_wanted();
-        let (has_session, passed) = {
-            let session = peer.lock();
-            (session.tunnel.has_session(), peer.passed(&session))
-        };
+        let (has_session, passed) = (peer.lock().tunnel.has_session(), peer.passed());
         let known = self.associates.links.get(&peer.slot()).is_some_and(|link| link.peer == peer.id());
         if !known && !has_session && !wanted {
             return;
         }
         self.with_link(peer, |link, dice, now| {
-            let mut deeds = Vec::new();
-            if has_session && !link.greeted {
-                deeds.push(link.hello());
-            }
+            let mut deeds: Vec<_> = has_session.then(|| link.hello(now)).flatten().into_iter().collect();
             deeds.extend(link.tick(now, passed, wanted, has_session, dice));
             deeds
         });
@@ -140,6 +167,35 @@ impl Clerk {
         let sends = self.associates.links.get(&peer.slot()).is_some_and(|link| link.sending.is_some());
         if wanted && !sends {
             peer.want();
+            if !has_session {
+                self.begin(peer);
+            }
+        }
+    }
+
+    /// The peer no longer knows associations.
+    fn part(&mut self, peer: &Peer) {
+        if self.associates.links.remove(&peer.slot()).is_none() {
+            return;
+        }
+        peer.lock().association = None;
+        for worker in 0..self.shared.sockets.len() {
+            self.perform(peer, Deed::Order(worker, Order::Purge { peer: peer.id(), keep: None }));
+        }
+    }
+
+    /// A handshake where there is no session; the tunnel paces it.
+    fn begin(&mut self, peer: &Peer) {
+        let mut out = std::mem::take(&mut self.out);
+        self.initiate(peer, &mut peer.lock(), &mut out);
+        self.out = out;
+    }
+
+    /// What the workers have done since.
+    pub(super) fn collect_ready(&mut self) {
+        let ready = std::mem::take(&mut *self.shared.ready.lock().unwrap_or_else(PoisonError::into_inner));
+        for Ready { peer, generation, worker } in ready {
+            self.with_known(peer, |link, _, now| link.installed(generation, worker, now));
         }
     }
 

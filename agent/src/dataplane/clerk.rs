@@ -36,7 +36,7 @@ const LIMITER_PERIOD: Duration = Duration::from_secs(1);
 enum Letter {
     Handshake { bytes: [u8; INITIATION_LEN], len: usize, from: SocketAddr, to: Option<IpAddr> },
     Frame { peer: PeerId, packet: Box<[u8]> },
-    Installed { peer: PeerId, generation: u64, worker: usize },
+    Ready,
     Heard { peer: PeerId, generation: u64 },
     Probe { peer: PeerId, from: SocketAddr, to: Option<IpAddr> },
     Connect(Slot),
@@ -63,9 +63,9 @@ impl Mailbox {
         packet.len() <= PACKET_MAX && self.0.try_send(Letter::Frame { peer, packet: packet.into() }).is_ok()
     }
 
-    /// This worker is ready; a full mailbox costs one exchange, which is begun again.
-    pub(super) fn installed(&self, peer: PeerId, generation: u64, worker: usize) {
-        let _ = self.0.try_send(Letter::Installed { peer, generation, worker });
+    /// A worker is ready. A full mailbox is fine: that is seen at the next tick.
+    pub(super) fn ready(&self) {
+        let _ = self.0.try_send(Letter::Ready);
     }
 
     /// The first packet of a generation came.
@@ -156,7 +156,7 @@ impl Clerk {
                 }
             }
             Letter::Frame { peer, packet } => self.take_frame(*peer, packet),
-            Letter::Installed { peer, generation, worker } => self.installed(*peer, *generation, *worker),
+            Letter::Ready => self.collect_ready(),
             Letter::Heard { peer, generation } => self.heard(*peer, *generation),
             Letter::Probe { peer, from, to } => self.probe(*peer, *from, *to),
             Letter::Connect(slot) => self.connect(*slot, false),
@@ -242,6 +242,7 @@ impl Clerk {
 
     /// Every tunnel's timers.
     fn tick(&mut self) {
+        self.collect_ready();
         let snapshot = self.shared.snapshot.load_full();
         let mut out = std::mem::take(&mut self.out);
         let mut greetings = GREETINGS;
@@ -269,6 +270,8 @@ impl Clerk {
         for peer in snapshot.peers() {
             self.tick_link(peer);
         }
+        self.tick_probes();
+        self.associates.free();
     }
 
     /// Packets wait: start again where the tunnel gave up, and give them up after the tunnel's own patience.
@@ -281,7 +284,7 @@ impl Clerk {
         }
     }
 
-    fn initiate(&self, peer: &Peer, session: &mut Session, out: &mut [u8]) {
+    pub(super) fn initiate(&self, peer: &Peer, session: &mut Session, out: &mut [u8]) {
         if let Some(len) = session.tunnel.initiate(OsRng.next_u32(), out) {
             session.attempt();
             self.send_to(peer, session, &out[..len]);

@@ -32,6 +32,8 @@ pub(super) struct Receiving {
     receiver: Receiver,
     /// Something authentic came: the peer knows that we are ready.
     heard: bool,
+    /// Where its packets come from, and for which state of the peer's session that was compared.
+    from: Option<(SocketAddr, u32)>,
 }
 
 /// All of a worker's.
@@ -56,12 +58,6 @@ impl Lanes {
         self.senders[slot] = Some(lane);
     }
 
-    /// Whether the packets of this association come from another address than where we send to.
-    pub(super) fn is_elsewhere(&self, index: u32, from: SocketAddr) -> bool {
-        let lane = self.receivers.get(&index).and_then(|one| self.senders.get(one.peer.slot as usize)?.as_ref());
-        lane.and_then(|lane| lane.way).is_some_and(|(_, way)| way.to != from)
-    }
-
     /// The receiver with this index.
     pub(super) fn receiver(&mut self, index: u32) -> Option<&mut Receiving> {
         self.receivers.get_mut(&index).map(|receiving| &mut **receiving)
@@ -73,7 +69,8 @@ impl Lanes {
             Order::Receive { peer, generation, suite, ends } => {
                 for End { index, key, .. } in ends {
                     let receiver = Receiver::new(suite, &key, index);
-                    self.receivers.insert(index, Box::new(Receiving { peer, generation, receiver, heard: false }));
+                    self.receivers
+                        .insert(index, Box::new(Receiving { peer, generation, receiver, heard: false, from: None }));
                 }
                 return Some((peer, generation));
             }
@@ -144,6 +141,16 @@ impl Open for Receiving {
 }
 
 impl Receiving {
+    /// Whether packets come from another address than where the session sends to; asks it once for each change.
+    pub(super) fn is_elsewhere(&mut self, peer: &Peer, from: SocketAddr) -> bool {
+        let seen = Some((from, peer.way()));
+        if self.from == seen {
+            return false;
+        }
+        self.from = seen;
+        peer.lock().is_elsewhere(from)
+    }
+
     /// True once, after the first authentic packet.
     pub(super) fn first_heard(&mut self) -> bool {
         !std::mem::replace(&mut self.heard, true)

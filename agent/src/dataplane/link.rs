@@ -13,21 +13,27 @@ use super::orders::{Order, PeerId};
 
 /// A generation in use is renewed after this.
 const RENEW: Duration = Duration::from_secs(120);
-/// Nothing is sent or taken on a generation after this.
+/// Nothing is taken on a generation after this ...
 const EXPIRE: Duration = Duration::from_secs(180);
+/// ... and nothing sent after this: the peer's clock for it began earlier.
+const SEND_UNTIL: Duration = Duration::from_secs(160);
+/// Generations on which packets are taken, the one under way included.
+const GENERATIONS: usize = 3;
+/// How often a peer is told of our start; any one may be lost.
+const HELLOS: u32 = 5;
 /// Who received and has nothing to send says that it lives.
-const KEEPALIVE: Duration = Duration::from_secs(10);
+const KEEPALIVE: Duration = Duration::from_secs(5);
 /// Who sent and heard nothing for this long goes back to the tunnel.
 const SILENCE: Duration = Duration::from_secs(15);
 
-/// What passed so far on a peer's associations and in its tunnel, in packets.
+/// What passed so far on a peer's associations, in packets. What comes in the tunnel proves nothing about them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Passed {
-    /// Sent on associations.
+    /// Sent.
     pub(super) sent: u64,
-    /// Taken from associations, keepalives aside.
+    /// Taken, keepalives aside.
     pub(super) data: u64,
-    /// Anything authentic, keepalives and the tunnel's packets included.
+    /// Taken, keepalives included.
     pub(super) heard: u64,
 }
 
@@ -67,7 +73,8 @@ pub(super) struct Link {
     unheard: Option<Duration>,
     /// Since when packets are taken without one of ours.
     unanswered: Option<Duration>,
-    pub(super) greeted: bool,
+    hellos: u32,
+    next_hello: Duration,
 }
 
 impl Link {
@@ -83,7 +90,8 @@ impl Link {
             passed: Passed::default(),
             unheard: None,
             unanswered: None,
-            greeted: false,
+            hellos: 0,
+            next_hello: Duration::ZERO,
         }
     }
 
@@ -92,10 +100,14 @@ impl Link {
         self.receiving.values().flat_map(|(_, indices)| indices.iter().copied())
     }
 
-    /// What to say once, over the first session.
-    pub(super) fn hello(&mut self) -> Deed {
-        self.greeted = true;
-        Deed::Frame(self.exchange.hello())
+    /// What to say over the first session, a few times, ever more seldom.
+    pub(super) fn hello(&mut self, now: Duration) -> Option<Deed> {
+        if self.hellos >= HELLOS || now < self.next_hello {
+            return None;
+        }
+        self.hellos += 1;
+        self.next_hello = now + Duration::from_secs(1 << self.hellos);
+        Some(Deed::Frame(self.exchange.hello()))
     }
 
     /// A frame came out of the tunnel; what cannot be used changes nothing.
@@ -152,7 +164,7 @@ impl Link {
         let gone: Vec<_> =
             self.receiving.iter().filter(|(_, (since, _))| old(*since)).map(|(generation, _)| *generation).collect();
         let mut deeds: Vec<_> = gone.into_iter().flat_map(|generation| self.give_up(generation)).collect();
-        if self.sending.take_if(|sending| old(sending.since)).is_some() {
+        if self.sending.take_if(|sending| now >= sending.since + SEND_UNTIL).is_some() {
             deeds.extend(self.tell_all(|peer| Order::Rest { peer }));
         }
         deeds
@@ -204,6 +216,11 @@ impl Link {
     }
 
     fn receive(&mut self, Ends { generation, suite, ends }: Ends, now: Duration) -> Vec<Deed> {
+        let mut deeds = Vec::new();
+        while self.receiving.len() >= GENERATIONS {
+            let Some(oldest) = self.receiving.keys().next().copied() else { break };
+            deeds.extend(self.give_up(oldest));
+        }
         self.receiving.insert(generation, (now, ends.iter().map(|end| end.index).collect()));
         let mut by_worker: BTreeMap<usize, Vec<_>> = BTreeMap::new();
         for end in ends {
@@ -212,7 +229,8 @@ impl Link {
         self.installing = Some((generation, by_worker.keys().copied().collect()));
         let peer = self.peer;
         let order = |(worker, ends)| Deed::Order(worker, Order::Receive { peer, generation, suite, ends });
-        by_worker.into_iter().map(order).collect()
+        deeds.extend(by_worker.into_iter().map(order));
+        deeds
     }
 
     fn send_on(&mut self, Ends { generation, suite, ends }: Ends, reborn: bool, now: Duration) -> Vec<Deed> {

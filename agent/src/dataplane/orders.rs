@@ -32,6 +32,14 @@ pub(super) enum Order {
     Keepalive { peer: PeerId },
 }
 
+/// A worker receives on a generation now. Never lost: there is one for each order, and no stranger can make one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ready {
+    pub(super) peer: PeerId,
+    pub(super) generation: u64,
+    pub(super) worker: usize,
+}
+
 /// One worker's orders.
 #[derive(Debug, Default)]
 pub(super) struct Orders {

@@ -195,10 +195,10 @@ impl Peer {
         self.shared.wanted.swap(false, Ordering::Relaxed)
     }
 
-    /// Over all workers; `session` is this peer's.
-    pub(super) fn passed(&self, session: &Session) -> Passed {
+    /// On its associations, over all workers.
+    pub(super) fn passed(&self) -> Passed {
         let lanes = self.shared.lanes.iter();
-        lanes.fold(Passed { heard: session.counters.rx_packets, ..Passed::default() }, |sum, lane| Passed {
+        lanes.fold(Passed::default(), |sum, lane| Passed {
             sent: sum.sent + lane.tx_packets.load(Ordering::Relaxed),
             data: sum.data + lane.rx_packets.load(Ordering::Relaxed),
             heard: sum.heard + lane.heard.load(Ordering::Relaxed),
@@ -266,6 +266,11 @@ impl Session {
             self.local = to;
             self.moved();
         }
+    }
+
+    /// Whether datagrams go to another address than this one.
+    pub(super) fn is_elsewhere(&self, from: SocketAddr) -> bool {
+        self.endpoint != Some(from)
     }
 
     /// Whoever remembers the way must ask again.

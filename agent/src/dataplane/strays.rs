@@ -25,15 +25,15 @@ pub(super) struct Strays {
 }
 
 impl Strays {
-    /// Hands one over; false when there is no room. Wake the worker then.
-    pub(super) fn hand_over(&self, stray: Stray) -> bool {
+    /// Hands one over; `None` when there is no room, true when it is the first: wake the worker then.
+    pub(super) fn hand_over(&self, stray: Stray) -> Option<bool> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if queue.len() >= MOST {
-            return false;
+            return None;
         }
         queue.push_back(stray);
         self.waiting.store(true, Ordering::Release);
-        true
+        Some(queue.len() == 1)
     }
 
     /// All of them, for their worker alone; costs one load when there are none.

@@ -16,7 +16,7 @@ use warren_overlay::forward::{Batch, Inbound, Slot};
 use super::clerk::Mailbox;
 use super::counters::WorkerCounters;
 use super::lanes::Lanes;
-use super::orders::Order;
+use super::orders::{Order, Ready};
 use super::peer::Destination;
 use super::snapshot::Snapshot;
 use super::{Queue, Shared, peer};
@@ -87,7 +87,9 @@ impl Worker {
             if let Order::Keepalive { peer } = order {
                 self.keep_alive(snapshot, peer);
             } else if let Some((peer, generation)) = self.lanes.obey(order) {
-                self.clerk.installed(peer, generation, self.number);
+                let ready = Ready { peer, generation, worker: self.number };
+                self.shared.ready.lock().unwrap_or_else(PoisonError::into_inner).push(ready);
+                self.clerk.ready();
             }
         }
     }

@@ -59,6 +59,9 @@ impl Tun {
     /// # Errors
     /// `EPERM` without CAP_NET_ADMIN or without access to /dev/net/tun; `EBUSY` when the name is taken.
     pub fn open(config: &TunConfig) -> io::Result<Self> {
+        if is_held(&config.name) {
+            return Err(io::Error::from_raw_os_error(libc::EBUSY));
+        }
         let first = Self::build(config, true).or_else(|error| match error.raw_os_error() {
             // The kernel knows no vnet header or none of the offloads.
             Some(libc::EINVAL | libc::ENOTTY) => Self::build(config, false),
@@ -87,6 +90,15 @@ impl Tun {
             .enable(false)
             .build_sync()
     }
+}
+
+/// A device with several queues lets any program attach one more, which would take its share of the packets. One that
+/// does not persist (`IFF_PERSIST`, include/uapi/linux/if_tun.h) exists only while somebody holds it.
+fn is_held(name: &str) -> bool {
+    const IFF_PERSIST: u32 = 0x0800;
+    let flags = std::fs::read_to_string(format!("/sys/class/net/{name}/tun_flags")).unwrap_or_default();
+    let flags = flags.trim().strip_prefix("0x").and_then(|hex| u32::from_str_radix(hex, 16).ok());
+    flags.is_some_and(|flags| flags & IFF_PERSIST == 0)
 }
 
 impl TunQueue {

@@ -244,7 +244,9 @@ impl<'d> Builder<'d> {
             return Err(("reserved_range", format!("{address} is no address of a node")));
         }
         self.check_grant(address, node)?;
-        let remembered = self.claims.owner_of_address(address, node, self.memory);
+        let memory = self.claims.owner_of_address(address, node, self.memory);
+        // The configuration file wins over what was learnt from a store.
+        let remembered = memory.filter(|_| !self.is_static(node));
         if let Some(owner) = self.addresses.get(&address).filter(|owner| *owner != node).or(remembered) {
             return Err(("duplicate_address", format!("{address} is an address of {owner}")));
         }

@@ -105,7 +105,6 @@ impl Worker {
         (from, to): (SocketAddr, Option<IpAddr>),
     ) {
         let Self { lanes, inbound, shared, number, clerk, .. } = self;
-        let elsewhere = lanes.is_elsewhere(index, from);
         let Some(receiving) = lanes.receiver(index) else { return self.stray(index, datagram, (from, to)) };
         let (id, generation) = (receiving.peer, receiving.generation);
         let Some(peer) = snapshot.peer(id.slot).filter(|peer| peer.id() == id) else {
@@ -127,7 +126,7 @@ impl Worker {
                 if receiving.first_heard() {
                     clerk.heard(id, generation);
                 }
-                if elsewhere {
+                if receiving.is_elsewhere(peer, from) {
                     clerk.probe(id, from, to);
                 }
             }
@@ -144,10 +143,10 @@ impl Worker {
         if worker == self.number {
             return self.drop_packets(DropReason::UnknownTunnel, 1);
         }
-        if self.shared.strays[worker].hand_over(Stray { datagram: datagram.into(), from, to }) {
-            self.shared.wakers[worker].wake();
-        } else {
-            self.drop_packets(DropReason::QueueFull, 1);
+        match self.shared.strays[worker].hand_over(Stray { datagram: datagram.into(), from, to }) {
+            Some(true) => self.shared.wakers[worker].wake(),
+            Some(false) => {}
+            None => self.drop_packets(DropReason::QueueFull, 1),
         }
     }
 
@@ -162,6 +161,10 @@ impl Worker {
         let had_session = session.tunnel.has_session();
         let mut opening = Opening { session, from, to };
         let opened = self.inbound.open(&snapshot.table, slot, datagram, &mut opening);
+        // The first authentic packet is what confirms a responder's session.
+        if !had_session && session.tunnel.has_session() && session.has_waiting() {
+            self.clerk.connect(slot);
+        }
         let associates = self.shared.options.associations != Associations::Off;
         if let Some(frame) = self.inbound.take_frame() {
             let peer = snapshot.peer(slot).filter(|peer| peer.speaks() && associates);
@@ -183,10 +186,6 @@ impl Worker {
                 session.counters.rx_bytes += len as u64;
             }
             Err(reason) => lost(session, &self.shared.counters[self.number], reason),
-        }
-        // The first data packet is what confirms a responder's session.
-        if !had_session && session.tunnel.has_session() && session.has_waiting() {
-            self.clerk.connect(slot);
         }
     }
 

@@ -96,7 +96,9 @@ impl Worker {
 
     /// All frames of a run go to one peer.
     fn seal_run(&mut self, peer: &Peer, run: std::ops::Range<usize>) {
-        if let Some(mut lane) = self.lanes.take(peer.id()) {
+        // A peer that was an agent and is none any longer has no associations.
+        let lane = if peer.speaks() { self.lanes.take(peer.id()) } else { None };
+        if let Some(mut lane) = lane {
             self.seal_on_lane(peer, &mut lane, run);
             self.lanes.put(lane);
             return;
