@@ -1,8 +1,16 @@
-//! Logs: to standard error, as text or JSON, without packet data and without keys.
+//! Logs: to standard error, as text or JSON, without packet data and without keys. A warning that
+//! repeats itself is said once a minute, and then how often it came.
+
+mod quiet;
+mod repeat;
+
+use std::sync::Arc;
+use std::time::Instant;
 
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
+use quiet::{Quiet, Told};
 
 /// What a level may be, for error messages.
 pub const LEVELS: &str = "error, warn, info, debug, trace, or filters as \"info,warren_agent::host=debug\"";
@@ -27,11 +35,16 @@ pub fn init(config: &Log) -> Result<(), String> {
     let filter = EnvFilter::try_new(format!("{level},boringtun=off,h2=off,tower=off,hyper=off"))
         .map_err(|error| format!("log.level: {level:?}: {error}; levels are error, warn, info, debug, trace"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let start = Instant::now();
+    let told = Told::new(config.format, move || start.elapsed());
+    let quiet = Arc::clone(&told);
     let started = match config.format {
-        LogFormat::Text => builder.with_ansi(false).try_init(),
-        LogFormat::Json => builder.json().try_init(),
+        LogFormat::Text => builder.with_ansi(false).map_event_format(|inner| Quiet::new(inner, quiet)).try_init(),
+        LogFormat::Json => builder.json().map_event_format(|inner| Quiet::new(inner, quiet)).try_init(),
     };
-    started.map_err(|error| format!("logging cannot start: {error}"))
+    let failed = |error: &dyn std::fmt::Display| format!("logging cannot start: {error}");
+    started.map_err(|error| failed(&error))?;
+    told.keep_telling().map_err(|error| failed(&error))
 }
 
 #[cfg(test)]

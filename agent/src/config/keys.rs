@@ -60,7 +60,10 @@ pub const SECTIONS: &[(&str, &str)] = &[
         "peer",
         "Static peers, `[[peer]]` once each: Warren nodes or any WireGuard peer. They win over the registry, and are read again when the file changes.",
     ),
-    ("log", "Log lines go to standard error. They never hold keys or packets."),
+    (
+        "log",
+        "Log lines go to standard error. They never hold keys or packets; a warning that repeats itself is said once a minute, and counted.",
+    ),
 ];
 
 const fn key(
