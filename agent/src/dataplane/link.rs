@@ -25,6 +25,10 @@ const HELLOS: u32 = 5;
 const KEEPALIVE: Duration = Duration::from_secs(5);
 /// Who sent and heard nothing for this long goes back to the tunnel.
 const SILENCE: Duration = Duration::from_secs(15);
+/// After the second silence in a row the tunnel is kept for this long, and for twice as long after each further one.
+const DISTRUST: Duration = Duration::from_secs(30);
+/// ... up to this.
+const DISTRUST_MAX: Duration = Duration::from_secs(480);
 
 /// What passed so far on a peer's associations, in packets. What comes in the tunnel proves nothing about them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,6 +77,9 @@ pub(super) struct Link {
     unheard: Option<Duration>,
     /// Since when packets are taken without one of ours.
     unanswered: Option<Duration>,
+    /// Silences in a row, and until when the tunnel is kept for them.
+    silences: u32,
+    distrusted: Duration,
     hellos: u32,
     next_hello: Duration,
 }
@@ -90,6 +97,8 @@ impl Link {
             passed: Passed::default(),
             unheard: None,
             unanswered: None,
+            silences: 0,
+            distrusted: Duration::ZERO,
             hellos: 0,
             next_hello: Duration::ZERO,
         }
@@ -150,7 +159,8 @@ impl Link {
         deeds.extend(self.watch(now, &before));
         let used = passed.sent != before.sent || passed.data != before.data;
         let old = self.sending.is_some_and(|sending| now >= sending.since + RENEW) && used;
-        if has_session && (old || (wanted && self.sending.is_none())) {
+        let begins = wanted && self.sending.is_none() && now >= self.distrusted;
+        if has_session && (old || begins) {
             let action = self.exchange.want(now, chance);
             deeds.extend(self.act(action, now));
         }
@@ -176,6 +186,7 @@ impl Link {
         let data = self.passed.data != before.data;
         if heard {
             self.unheard = None;
+            self.silences = 0;
         } else if sent && self.sending.is_some() {
             self.unheard.get_or_insert(now);
         }
@@ -186,6 +197,7 @@ impl Link {
         }
         if self.unheard.take_if(|since| now >= *since + SILENCE).is_some() {
             self.sending = None;
+            self.distrust(now);
             let mut deeds = self.tell_all(|peer| Order::Rest { peer });
             deeds.push(Deed::Handshake);
             return deeds;
@@ -194,6 +206,14 @@ impl Link {
             return vec![Deed::Order(0, Order::Keepalive { peer: self.peer })];
         }
         Vec::new()
+    }
+
+    /// Associations that carry nothing while the tunnel does must not be tried again and again.
+    fn distrust(&mut self, now: Duration) {
+        if self.silences > 0 {
+            self.distrusted = now + DISTRUST.saturating_mul(1 << (self.silences - 1).min(8)).min(DISTRUST_MAX);
+        }
+        self.silences += 1;
     }
 
     fn act(&mut self, actions: impl IntoIterator<Item = Action>, now: Duration) -> Vec<Deed> {
@@ -207,6 +227,7 @@ impl Link {
                 Action::Purge => {
                     self.receiving.clear();
                     self.installing = None;
+                    (self.silences, self.distrusted) = (0, Duration::ZERO);
                     self.sending = None;
                     deeds.extend(self.tell_all(|peer| Order::Purge { peer, keep: None }));
                 }
@@ -260,3 +281,6 @@ impl Link {
         (0..self.workers).map(|worker| Deed::Order(worker, order(self.peer))).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;
