@@ -34,6 +34,8 @@ pub fn load_saved(state_dir: &Path) -> Result<bool, HostError> {
 pub(super) fn read(state_dir: &Path) -> Option<(Value, Value)> {
     let text = fs::read(path(state_dir)).ok()?;
     let mut saved: Value = serde_json::from_slice(&text).ok()?;
+    // Without these rules nft would take the file, load nothing and say nothing.
+    saved.pointer("/ruleset/inet/nftables").and_then(Value::as_array).filter(|rules| !rules.is_empty())?;
     Some((saved.get_mut("ruleset")?.take(), saved.get_mut("listing")?.take()))
 }
 
@@ -54,4 +56,20 @@ pub(super) fn write(state_dir: &Path, ruleset: &Value, listing: &Value) -> Resul
 pub(super) fn remove(state_dir: &Path) -> Option<String> {
     let file = path(state_dir);
     fs::remove_file(&file).ok().map(|()| format!("file {}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_rules_is_damaged_and_not_a_guard_that_guards_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        for ruleset in [json!(null), json!({}), json!({ "inet": null }), json!({ "inet": { "nftables": [] } })] {
+            write(dir.path(), &ruleset, &json!([])).unwrap();
+            assert!(read(dir.path()).is_none(), "{ruleset}");
+            assert!(load_saved(dir.path()).is_err(), "{ruleset}");
+        }
+        assert!(!load_saved(&dir.path().join("elsewhere")).unwrap());
+    }
 }
