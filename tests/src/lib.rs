@@ -34,6 +34,7 @@ pub mod lab;
 pub mod leftovers;
 pub mod long;
 pub mod mesh;
+pub mod mss;
 pub mod namespace;
 pub mod node;
 pub mod ping;
