@@ -7,7 +7,8 @@
 //! pod ── node3 ══╝  sniffer ╚══ …
 //! ```
 
-use warren_tests::{EtcdMesh, Family, Plan, eventually, ping};
+use warren_tests::ping::answered;
+use warren_tests::{Etcd, EtcdMesh, Family, Lab, Node, Plan, between, eventually, ping};
 
 #[test]
 fn three_nodes_find_each_other_in_etcd() {
@@ -133,4 +134,26 @@ fn a_node_that_gets_another_prefix_is_reached_there_and_no_longer_at_the_old_one
     });
     assert!(!ping(mesh.pods[0].namespace(), mesh.pods[2].address()));
     mesh.finish();
+}
+
+#[test]
+fn nodes_that_just_claimed_their_prefixes_lose_no_first_packet() {
+    for round in 0..8 {
+        let lab = Lab::new();
+        let etcd = Etcd::start(&lab);
+        etcd.init(&lab, &[]);
+        let nodes: [Node; 3] = lab.nodes();
+        let pods = nodes.each_ref().map(Node::pod);
+        let agents = nodes.each_ref().map(|node| node.start(&etcd.settings(node)));
+        for agent in &agents {
+            agent.until("ready with all peers", |status| status.ready() && status.peers().len() == 2);
+        }
+        let lost: u32 = std::thread::scope(|scope| {
+            let ways = between(&pods).into_iter();
+            let running: Vec<_> = ways.map(|(from, to)| scope.spawn(move || 3 - answered(from, to, 3, &[]))).collect();
+            running.into_iter().map(|way| way.join().expect("ping ran")).sum()
+        });
+        let drops = agents.each_ref().map(|agent| agent.now().value()["drops"].to_string());
+        assert_eq!(lost, 0, "round {round}: first echo requests were lost; drops by node: {drops:?}");
+    }
 }

@@ -296,7 +296,9 @@ impl Registry {
             self.unwell(&problem).await;
             return Ok(());
         }
-        let mut problems = self.claim(client).await?;
+        // What is newly allocated comes back by the watch. Until then nobody is told anything: it would be that the
+        // node has no prefix, and its routes and everybody's to it would go and come back.
+        let Some(mut problems) = self.claim(client).await? else { return Ok(()) };
         let (mut snapshot, faults) = self.store.snapshot(&self.keys);
         problems.extend(faults);
         let told = self.told.as_ref().map_or(&self.known.entries, |told| &told.entries);

@@ -70,25 +70,29 @@ impl Registry {
     }
 
     /// Makes sure that the CIDRs that this node should have are allocated to it, as far as it may; says what is missing.
-    pub(super) async fn claim(&mut self, client: &mut Client) -> Result<Vec<String>, Ended> {
+    /// `None` when something was allocated right now, which the store has still to tell.
+    pub(super) async fn claim(&mut self, client: &mut Client) -> Result<Option<Vec<String>>, Ended> {
         let networks = self.known.cluster.as_ref().map(|cluster| cluster.networks.clone()).unwrap_or_default();
         let node = self.publisher.node().clone();
         let missing = self.store.missing(&self.keys, &node, &self.cidrs, &networks);
         let (again, problems) = &self.unclaimed;
         if !missing.is_empty() && !problems.is_empty() && Instant::now() < *again {
-            return Ok(problems.clone());
+            return Ok(Some(problems.clone()));
         }
-        let mut problems = Vec::new();
+        let (mut problems, mut allocated) = (Vec::new(), false);
         for want in missing.into_iter().flat_map(|want| self.remembered(want)) {
             match allocate(client, &self.keys, &node, &want, &networks, &self.known.owners).await {
-                Ok(cidr) => tracing::info!(%cidr, "allocated to this node"),
+                Ok(cidr) => {
+                    allocated = true;
+                    tracing::info!(%cidr, "allocated to this node");
+                }
                 Err(AllocateError::Store(error)) if is_denied(&error) => problems.push(self.denied(&want)),
                 Err(AllocateError::Store(error)) => return Err(error.into()),
                 Err(error) => problems.push(error.to_string()),
             }
         }
         self.unclaimed = (Instant::now() + AGAIN, problems.clone());
-        Ok(problems)
+        Ok((!allocated).then_some(problems))
     }
 
     /// Instead of any prefix those that were this node's before.
