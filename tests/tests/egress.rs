@@ -48,3 +48,36 @@ fn a_packet_past_the_hooks_of_ip_is_dropped_and_counted_by_the_egress_hook_alone
         assert!(sniffer.clear() >= 3, "the sniffer does not see what is sent to {to}");
     }
 }
+
+/// Sends what comes from the Pod for the other node straight out of the underlay's device, from where a CNI's eBPF
+/// programs do: the ingress hook of traffic control on the Pod's link.
+fn redirect(own: &Node, other: &Node) {
+    own.namespace().run(&["tc", "qdisc", "add", "dev", "pod1", "clsact"]);
+    for cidr in other.cidrs() {
+        let (protocol, ip) = if cidr.addr().is_ipv4() { ("ip", "ip") } else { ("ipv6", "ip6") };
+        let at = format!("tc filter add dev pod1 ingress protocol {protocol} u32 match {ip} dst {cidr}");
+        let line = format!("{at} action mirred egress redirect dev eth0");
+        own.namespace().run(&line.split(' ').collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_packet_that_traffic_control_redirects_is_dropped_and_counted() {
+    let lab = Lab::with(Plan { underlay: Family::Dual, overlay: Family::Dual, ..Plan::default() });
+    let sniffer = lab.sniff();
+    let nodes: [Node; 2] = lab.nodes();
+    let pods = nodes.each_ref().map(Node::pod);
+    let agents = static_mesh(&nodes);
+    let (from, to) = (pods[0].namespace(), pods[1].addresses());
+    for to in to {
+        assert!(ping(from, *to), "{to} is not reached");
+    }
+    redirect(&nodes[0], &nodes[1]);
+    for to in to {
+        let refused = agents[0].now().guard("refused");
+        assert!(!ping(from, *to), "the packets to {to} still go by the node's routes");
+        sniffer.assert_nothing_in_clear();
+        agents[0].until("every packet is counted", |status| status.guard("refused") >= refused + 3);
+    }
+    sniffer.assert_encrypted();
+}
