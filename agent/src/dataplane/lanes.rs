@@ -1,6 +1,7 @@
 //! The associations of one worker: what it sends on, what it receives on. Nothing here is shared.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::net::SocketAddr;
 
 use warren_crypto::association::{AssociationError, Receiver, Sender};
@@ -41,7 +42,26 @@ pub(super) struct Receiving {
 pub(super) struct Lanes {
     /// By slot. Boxed, so that taking one out while its peer's packets are sealed moves a pointer.
     senders: Vec<Option<Box<Lane>>>,
-    receivers: HashMap<u32, Box<Receiving>>,
+    receivers: HashMap<u32, Box<Receiving>, BuildHasherDefault<ByIndex>>,
+}
+
+/// Receiver indices are random, and ours: nobody can choose them so that they collide.
+#[derive(Default)]
+struct ByIndex(u64);
+
+impl Hasher for ByIndex {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
+    }
+
+    /// The table takes its bucket from the low bits and its tag from the high ones; an index is random in the middle.
+    fn write_u32(&mut self, index: u32) {
+        self.0 = (self.0.rotate_left(5) ^ u64::from(index)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
 }
 
 impl Lanes {

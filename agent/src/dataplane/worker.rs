@@ -66,14 +66,14 @@ impl Worker {
         let shared = Arc::clone(&self.shared);
         let mut cache = Cache::new(&shared.snapshot);
         while !self.shared.stop.load(Ordering::Acquire) {
-            let snapshot = Arc::clone(cache.load());
+            let snapshot: &Snapshot = cache.load();
             if self.generation != snapshot.generation {
                 self.generation = snapshot.generation;
                 self.inbound.forget();
-                self.lanes.follow(&snapshot);
+                self.lanes.follow(snapshot);
             }
-            self.obey(&snapshot);
-            let busy = self.send_turn(&snapshot) | self.receive_turn(&snapshot);
+            self.obey(snapshot);
+            let busy = self.send_turn(snapshot) | self.receive_turn(snapshot);
             if !busy && let Err(error) = self.wait() {
                 tracing::error!(worker = self.number, %error, "worker cannot wait for packets, stops");
                 return;

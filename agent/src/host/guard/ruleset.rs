@@ -66,8 +66,11 @@ fn inet(desired: &Desired) -> Vec<Value> {
     }
     let devices: Vec<_> = desired.underlay_devices.iter().collect();
     if !devices.is_empty() {
-        commands.extend(rules.clear("prerouting", &[compare("iifname", json!({ "set": devices }))], Way::In));
-        commands.extend(rules.clear("postrouting", &[compare("oifname", json!({ "set": devices }))], Way::Out));
+        // Most of what passes these hooks is not on an underlay device: one comparison, and it is through.
+        for (chain, key, way) in [("prerouting", "iifname", Way::In), ("postrouting", "oifname", Way::Out)] {
+            commands.push(rules.rule(chain, vec![other_than(key, &devices), json!({ "accept": null })]));
+            commands.extend(rules.clear(chain, way));
+        }
     }
     commands.extend(rules.answers());
     commands.extend(rules.clamp());
@@ -81,7 +84,7 @@ fn netdev(desired: &Desired, devices: &[String]) -> Vec<Value> {
     for (number, device) in devices.iter().enumerate() {
         let chain = format!("egress{number}");
         commands.push(rules.hook(&chain, "filter", "egress", 0, Some(device)));
-        commands.extend(rules.clear(&chain, &[], Way::Out));
+        commands.extend(rules.clear(&chain, Way::Out));
     }
     commands
 }
@@ -153,21 +156,20 @@ impl Rules<'_> {
         json!({ "add": { "rule": { "family": self.family, "table": TABLE, "chain": chain, "expr": expressions } } })
     }
 
-    /// What is in clear on an underlay device and should not be.
-    fn clear(&self, chain: &str, on: &[Value], way: Way) -> Vec<Value> {
+    /// What is in clear on an underlay device and should not be; other devices' packets never come here.
+    fn clear(&self, chain: &str, way: Way) -> Vec<Value> {
         let mut rules = Vec::new();
         for v6 in [false, true] {
             for (set, verdict) in self.verdicts(way) {
                 for field in ["saddr", "daddr"] {
                     let set = format!("@{set}{}", number(v6));
-                    let mut expressions = on.to_vec();
-                    expressions.push(compare_address(v6, field, &set));
+                    let mut expressions = vec![compare_address(v6, field, &set)];
                     expressions.extend(verdict.clone());
                     rules.push(self.rule(chain, expressions));
                 }
             }
             if self.desired.mode == Mode::Nodes {
-                rules.extend(self.between_nodes(chain, on, way, v6));
+                rules.extend(self.between_nodes(chain, way, v6));
             }
         }
         rules
@@ -191,15 +193,10 @@ impl Rules<'_> {
         vec![counted("passed"), json!({ "accept": null })]
     }
 
-    fn between_nodes(&self, chain: &str, on: &[Value], way: Way, v6: bool) -> Vec<Value> {
+    fn between_nodes(&self, chain: &str, way: Way, v6: bool) -> Vec<Value> {
         let nodes = format!("@nodes{}", number(v6));
-        let pair = || {
-            let mut expressions = on.to_vec();
-            expressions.push(compare_address(v6, "saddr", &nodes));
-            expressions.push(compare_address(v6, "daddr", &nodes));
-            expressions
-        };
-        let rule = |more: Vec<Value>| self.rule(chain, pair().into_iter().chain(more).collect());
+        let pair = ["saddr", "daddr"].map(|field| compare_address(v6, field, &nodes));
+        let rule = |more: Vec<Value>| self.rule(chain, pair.iter().cloned().chain(more).collect());
         let accept = json!({ "accept": null });
         let own = if way == Way::Out { "sport" } else { "dport" };
         let mut rules = vec![rule(vec![compare_port("udp", own, json!(self.desired.port)), accept.clone()])];
@@ -273,6 +270,12 @@ fn matches(left: Value, right: Value) -> Value {
 
 fn compare(key: &str, right: Value) -> Value {
     matches(json!({ "meta": { "key": key } }), right)
+}
+
+/// The name of the device is none of these.
+fn other_than(key: &str, devices: &[&String]) -> Value {
+    let right = if let [device] = devices { json!(device) } else { json!({ "set": devices }) };
+    json!({ "match": { "op": "!=", "left": { "meta": { "key": key } }, "right": right } })
 }
 
 fn compare_address(v6: bool, field: &str, set: &str) -> Value {
