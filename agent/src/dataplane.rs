@@ -36,6 +36,7 @@ use warren_crypto::{PrivateKey, PublicKey};
 use warren_io::{Tun, TunConfig, TunQueue, UdpConfig, UdpSocket, Waker};
 use warren_overlay::forward::Drops;
 use warren_overlay::mesh::PeerSpec;
+use warren_overlay::offload::Takes;
 use warren_overlay::record::NodeName;
 
 use crate::config::{Associations, Offload};
@@ -118,8 +119,12 @@ struct Shared {
     stop: AtomicBool,
 }
 
-/// A queue of the device, and which superpackets it takes: TCP, UDP.
-type Queue = (TunQueue, (bool, bool));
+/// A queue of the device, and what the device takes.
+type Queue = (TunQueue, Takes);
+
+fn takes(tun: &Tun) -> Takes {
+    Takes { checksums: tun.queues.iter().all(TunQueue::has_vnet), tcp: tun.tso, udp: tun.uso }
+}
 
 /// The running data path. Dropping it stops and joins every thread and closes the device.
 pub struct Dataplane {
@@ -167,9 +172,9 @@ impl Dataplane {
     }
 
     fn spawn(&mut self, tun: Tun, clerk: Clerk) -> io::Result<()> {
-        let coalesce = (tun.tso, tun.uso);
+        let takes = takes(&tun);
         for (number, queue) in tun.queues.into_iter().enumerate() {
-            let worker = Worker::new(number, Arc::clone(&self.shared), (queue, coalesce), self.clerk.clone());
+            let worker = Worker::new(number, Arc::clone(&self.shared), (queue, takes), self.clerk.clone());
             self.threads.push(thread(format!("warren-worker-{number}"), move || worker.run())?);
         }
         self.threads.push(thread("warren-clerk".into(), move || clerk.run())?);
@@ -195,9 +200,9 @@ impl Dataplane {
     /// What the kernel says of the device.
     pub fn reopen(&self) -> io::Result<()> {
         let tun = open_device(&self.shared.options)?;
-        let coalesce = (tun.tso, tun.uso);
+        let takes = takes(&tun);
         for (place, queue) in self.shared.successors.iter().zip(tun.queues) {
-            *place.lock().unwrap_or_else(PoisonError::into_inner) = Some((queue, coalesce));
+            *place.lock().unwrap_or_else(PoisonError::into_inner) = Some((queue, takes));
         }
         self.shared.device_gone.store(false, Ordering::Release);
         for waker in &self.shared.wakers {

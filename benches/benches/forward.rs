@@ -1,6 +1,7 @@
 //! The pipeline in memory: cut, seal, open, check, join; no kernel. Per superpacket of 64 KB, and per small packet.
 
 use std::hint::black_box;
+use std::ops::Range;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ipnet::IpNet;
@@ -10,7 +11,7 @@ use warren_crypto::tunnel::{Identity, Opened, Tunnel, TunnelConfig};
 use warren_overlay::checksum::Sum;
 use warren_overlay::drops::DropReason;
 use warren_overlay::forward::{Batch, Inbound, Open, Seal, Table, seal_frame};
-use warren_overlay::offload::{Cutter, Gso, VnetHeader};
+use warren_overlay::offload::{Cutter, Gso, Takes, VnetHeader};
 use warren_overlay::packet::View;
 
 const MTU: usize = 1440;
@@ -27,10 +28,8 @@ impl Seal for Copy {
 }
 
 impl Open for Copy {
-    fn open(&mut self, datagram: &[u8], out: &mut [u8]) -> Result<usize, DropReason> {
-        let packet = &datagram[16..datagram.len() - 16];
-        out[..packet.len()].copy_from_slice(packet);
-        Ok(packet.len())
+    fn open(&mut self, _: &mut [u8], datagram: Range<usize>, _: usize) -> Result<Range<usize>, DropReason> {
+        Ok(datagram.start + 16..datagram.end - 16)
     }
 }
 
@@ -43,10 +42,11 @@ impl Seal for Session {
 }
 
 impl Open for Session {
-    fn open(&mut self, datagram: &[u8], out: &mut [u8]) -> Result<usize, DropReason> {
-        match self.0.open(HERE, datagram, out).map_err(|_| DropReason::Forged)? {
-            Opened::Packet(packet) => Ok(packet.len()),
-            _ => Ok(0),
+    fn open(&mut self, arena: &mut [u8], datagram: Range<usize>, spare: usize) -> Result<Range<usize>, DropReason> {
+        let (trains, out) = arena.split_at_mut(spare);
+        match self.0.open(HERE, &trains[datagram], out).map_err(|_| DropReason::Forged)? {
+            Opened::Packet(packet) => Ok(spare..spare + packet.len()),
+            _ => Ok(spare..spare),
         }
     }
 }
@@ -91,8 +91,10 @@ fn pass<S: Seal, O: Open>(packet: &mut [u8], view: View, vnet: VnetHeader, ends:
     seal_frame((packet, view, vnet), (0, MTU), sealer, &mut kept.batch, |_| (), |_| ()).expect("sealed");
     let Kept { batch, inbound, table } = kept;
     batch.drain(|_, segment, payload| {
-        for datagram in payload.chunks(segment) {
-            inbound.open(table, 0, datagram, opener).expect("opened");
+        inbound.room()[..payload.len()].copy_from_slice(payload);
+        let train = inbound.arrived(payload.len());
+        for start in train.clone().step_by(segment) {
+            inbound.open(table, 0, start..(start + segment).min(train.end), opener).expect("opened");
         }
         inbound.deliver(|buf, write| {
             black_box((buf.len(), write.parts.len()));
@@ -108,7 +110,7 @@ struct Kept {
 
 fn kept() -> Kept {
     let table = Table::new([(prefix("10.1.0.0/24"), 0)], [prefix("10.2.0.0/24")]);
-    Kept { batch: Batch::default(), inbound: Inbound::new(true, true), table }
+    Kept { batch: Batch::default(), inbound: Inbound::new(Takes { checksums: true, tcp: true, udp: true }), table }
 }
 
 fn pipeline(c: &mut Criterion) {
@@ -142,7 +144,7 @@ fn offload(c: &mut Criterion) {
     group.bench_function("cut", |b| {
         b.iter(|| {
             buf.copy_from_slice(&packet);
-            let mut cutter = Cutter::new(&mut buf, view, vnet, MTU).expect("cut");
+            let mut cutter = Cutter::new(&mut buf, view, vnet, MTU, false).expect("cut");
             while let Some(piece) = cutter.next() {
                 black_box(piece.len());
             }

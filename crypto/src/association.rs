@@ -192,25 +192,24 @@ impl Receiver {
         self.index
     }
 
-    /// Opens a datagram into the start of `out` (at least as long); gives the packet's length, 0 for a keepalive.
-    /// What fails changes nothing.
+    /// Opens a datagram in its place; gives the packet in it, empty for a keepalive. What fails changes nothing here, but
+    /// may have overwritten the datagram.
     ///
     /// # Errors
-    /// Every [`AssociationError`] but [`AssociationError::UsedUp`].
-    pub fn open(&mut self, datagram: &[u8], out: &mut [u8]) -> Result<usize, AssociationError> {
-        let (header, sealed) = datagram.split_first_chunk::<DATA_HEADER_LEN>().ok_or(AssociationError::Malformed)?;
+    /// [`AssociationError::Malformed`], [`AssociationError::Replay`], [`AssociationError::Forged`].
+    pub fn open<'d>(&mut self, datagram: &'d mut [u8]) -> Result<&'d mut [u8], AssociationError> {
+        let (header, sealed) =
+            datagram.split_first_chunk_mut::<DATA_HEADER_LEN>().ok_or(AssociationError::Malformed)?;
         let (index, counter) = parse(header).ok_or(AssociationError::Malformed)?;
         if index != self.index || sealed.len() < TAG_LEN {
             return Err(AssociationError::Malformed);
         }
         self.replay.check(counter).then_some(()).ok_or(AssociationError::Replay)?;
-        let out = out.get_mut(..sealed.len()).ok_or(AssociationError::Buffer)?;
-        out.copy_from_slice(sealed);
-        let opened = self.key.open_in_place(nonce(counter), Aad::from(*header), out);
-        let len = opened.map_err(|_| AssociationError::Forged)?.len();
+        let opened = self.key.open_in_place(nonce(counter), Aad::from(*header), sealed);
+        let packet = opened.map_err(|_| AssociationError::Forged)?;
         // Only what is authentic moves the window.
         self.replay.accept(counter);
-        Ok(len)
+        Ok(packet)
     }
 }
 

@@ -21,10 +21,7 @@ fn seal(sender: &mut Sender, plaintext: &[u8]) -> Vec<u8> {
 }
 
 fn open(receiver: &mut Receiver, datagram: &[u8]) -> Result<Vec<u8>, AssociationError> {
-    let mut out = vec![0; datagram.len()];
-    let len = receiver.open(datagram, &mut out)?;
-    out.truncate(len);
-    Ok(out)
+    receiver.open(&mut datagram.to_vec()).map(|packet| packet.to_vec())
 }
 
 /// What another library makes of header, counter and plaintext.
@@ -100,12 +97,11 @@ fn a_forged_packet_from_far_ahead_does_not_move_the_window() {
 }
 
 #[test]
-fn buffers_that_are_too_small_are_an_error_and_use_no_counter() {
+fn a_buffer_that_is_too_small_is_an_error_and_uses_no_counter() {
     let (mut sender, mut receiver) = ends(Suite::ChaCha20Poly1305);
     assert_eq!(sender.seal(&[0; 10], &mut [0; 41]), Err(AssociationError::Buffer));
     assert_eq!(sender.sealed(), 0);
     let datagram = seal(&mut sender, &[1; 10]);
-    assert_eq!(receiver.open(&datagram, &mut [0; 25]), Err(AssociationError::Buffer));
     assert_eq!(open(&mut receiver, &datagram), Ok(vec![1; 10]));
 }
 
@@ -113,11 +109,11 @@ fn buffers_that_are_too_small_are_an_error_and_use_no_counter() {
 fn nothing_is_allocated_where_packets_pass() {
     for suite in Suite::ALL {
         let (mut sender, mut receiver) = ends(suite);
-        let (mut datagram, mut out) = ([0; 1452], [0; 1452]);
+        let mut datagram = [0; 1452];
         let allocated = allocation_counter::measure(|| {
             for _ in 0..100 {
                 let len = sender.seal(&[5; 1420], &mut datagram).unwrap();
-                assert_eq!(receiver.open(&datagram[..len], &mut out), Ok(1420));
+                assert_eq!(receiver.open(&mut datagram[..len]).map(|packet| packet.len()), Ok(1420));
             }
         });
         assert_eq!(allocated.count_total, 0, "{suite:?}");

@@ -214,11 +214,11 @@ impl World {
         let Some((_, mut senders)) = self.sides[who].senders.take() else { return (0, 0) };
         let mut opened = 0;
         for sender in &mut senders {
-            let (mut datagram, mut out) = ([0; 64], [0; 64]);
+            let mut datagram = [0; 64];
             let len = sender.seal(b"sixteen bytes ok", &mut datagram).unwrap();
             let receiver = self.sides[1 - who].receivers.get_mut(&sender.index());
-            let len = receiver.and_then(|(_, receiver)| receiver.open(&datagram[..len], &mut out).ok());
-            opened += usize::from(len.is_some_and(|len| &out[..len] == b"sixteen bytes ok"));
+            let packet = receiver.and_then(|(_, receiver)| receiver.open(&mut datagram[..len]).ok());
+            opened += usize::from(packet.is_some_and(|packet| packet == b"sixteen bytes ok"));
         }
         let sent = senders.len();
         self.sides[who].senders = Some((0, senders));

@@ -11,10 +11,15 @@ pub use inbound::Inbound;
 pub use outbound::{Batch, seal_frame};
 pub use table::{Slot, Table};
 
+use std::ops::Range;
+
 use crate::drops::DropReason;
 
 /// Seals packets for one peer.
 pub trait Seal {
+    /// Whether the other end completes checksums ([`crate::offload::mark`]).
+    const MARKS: bool = false;
+
     /// Seals `plaintext` into `out`; gives the datagram's length.
     ///
     /// # Errors
@@ -24,11 +29,15 @@ pub trait Seal {
 
 /// Opens datagrams of one peer.
 pub trait Open {
-    /// Opens `datagram` into the start of `out` (at least as long); gives the packet's length, 0 for a keepalive.
+    /// Whether the other end may leave checksums to this one ([`crate::offload::mark`]).
+    const MARKS: bool = false;
+
+    /// Opens the datagram that lies at `datagram` of `arena`, in its place or into the bytes from `spare` on, at least
+    /// as many as it has. Gives where the packet lies: empty for a keepalive.
     ///
     /// # Errors
     /// Why the datagram is lost.
-    fn open(&mut self, datagram: &[u8], out: &mut [u8]) -> Result<usize, DropReason>;
+    fn open(&mut self, arena: &mut [u8], datagram: Range<usize>, spare: usize) -> Result<Range<usize>, DropReason>;
 }
 
 /// Drops by reason: plain counters of one owner.

@@ -1,11 +1,13 @@
 //! Segmentation offload in software: cut superpackets on the way out, coalesce segments on the way in.
 
+mod bare;
 mod coalesce;
 mod cut;
 #[cfg(test)]
 mod tests;
 
-pub use coalesce::{Coalescer, PARTS_MAX, Write};
+pub use bare::{may_be_bare, unmark};
+pub use coalesce::{Coalescer, PARTS_MAX, Takes, Write};
 pub use cut::Cutter;
 
 use crate::drops::DropReason;

@@ -3,21 +3,25 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::net::IpAddr;
+use std::ops::Range;
 
 use ipnet::IpNet;
 use warren_overlay::checksum::Sum;
 use warren_overlay::drops::DropReason;
 use warren_overlay::forward::{Batch, Inbound, Open, Seal, Table, seal_frame};
-use warren_overlay::offload::{VNET_HDR_LEN, VnetHeader};
+use warren_overlay::offload::{Takes, VNET_HDR_LEN, VnetHeader};
 use warren_overlay::packet::View;
 
 const MTU: usize = 1440;
 const PEER: u32 = 3;
+const ALL: Takes = Takes { checksums: true, tcp: true, udp: true };
 
 /// A session without secrets: 16 bytes of header, the packet, 16 bytes of tag.
 #[derive(Default)]
 struct Plain {
     refuse: bool,
+    /// It opens into the bytes behind the train, as a tunnel does.
+    elsewhere: bool,
 }
 
 impl Seal for Plain {
@@ -31,10 +35,13 @@ impl Seal for Plain {
 }
 
 impl Open for Plain {
-    fn open(&mut self, datagram: &[u8], out: &mut [u8]) -> Result<usize, DropReason> {
-        let packet = &datagram[16..datagram.len() - 16];
-        out[..packet.len()].copy_from_slice(packet);
-        Ok(packet.len())
+    fn open(&mut self, arena: &mut [u8], datagram: Range<usize>, spare: usize) -> Result<Range<usize>, DropReason> {
+        let packet = datagram.start + 16..datagram.end - 16;
+        if self.elsewhere {
+            arena.copy_within(packet.clone(), spare);
+            return Ok(spare..spare + packet.len());
+        }
+        Ok(packet)
     }
 }
 
@@ -76,6 +83,7 @@ struct Pipeline {
     batch: Batch,
     inbound: Inbound,
     out: Vec<u8>,
+    elsewhere: bool,
 }
 
 impl Pipeline {
@@ -83,8 +91,9 @@ impl Pipeline {
         Self {
             stage: vec![0; 70_000],
             batch: Batch::default(),
-            inbound: Inbound::new(true, true),
+            inbound: Inbound::new(ALL),
             out: Vec::with_capacity(1 << 20),
+            elsewhere: false,
         }
     }
 
@@ -99,12 +108,15 @@ impl Pipeline {
         seal_frame(buf, (slot, MTU), &mut Plain::default(), &mut self.batch, |_| panic!("lost"), |_| panic!("full"))
             .unwrap();
         let (mut trains, mut frames) = (0, 0);
-        let (inbound, out) = (&mut self.inbound, &mut self.out);
+        let Self { inbound, out, elsewhere, .. } = self;
         out.clear();
         self.batch.drain(|_, segment, payload| {
             trains += 1;
-            for datagram in payload.chunks(segment) {
-                inbound.open(b, PEER, datagram, &mut Plain::default()).unwrap();
+            inbound.room()[..payload.len()].copy_from_slice(payload);
+            let train = inbound.arrived(payload.len());
+            for start in train.clone().step_by(segment) {
+                let datagram = start..(start + segment).min(train.end);
+                inbound.open(b, PEER, datagram, &mut Plain { elsewhere: *elsewhere, ..Plain::default() }).unwrap();
             }
             inbound.deliver(|buf, write| {
                 frames += 1;
@@ -120,9 +132,12 @@ impl Pipeline {
 #[test]
 fn a_superpacket_crosses_as_two_trains_and_arrives_as_superpackets() {
     let mut pipeline = Pipeline::new();
-    let (trains, frames) = pipeline.pass(&table_a(), &table_b(), &frame(64_000, 1400));
-    assert_eq!((trains, frames), (2, 2));
-    assert_eq!(pipeline.out.iter().filter(|byte| **byte == 0x5a).count(), 64_000);
+    for elsewhere in [false, true] {
+        pipeline.elsewhere = elsewhere;
+        let (trains, frames) = pipeline.pass(&table_a(), &table_b(), &frame(64_000, 1400));
+        assert_eq!((trains, frames), (2, 2));
+        assert_eq!(pipeline.out.iter().filter(|byte| **byte == 0x5a).count(), 64_000);
+    }
 }
 
 #[test]
@@ -171,7 +186,7 @@ fn a_session_that_refuses_loses_every_packet_by_name() {
     let sealed = seal_frame(
         (&mut stage, view, vnet),
         (PEER, MTU),
-        &mut Plain { refuse: true },
+        &mut Plain { refuse: true, ..Plain::default() },
         &mut Batch::default(),
         |reason| lost.push(reason),
         |_| (),
@@ -228,16 +243,46 @@ fn a_control_frame_never_reaches_the_device_and_nothing_near_one_does() {
     };
     // Even where a route leads to its addresses.
     let table = Table::new([(prefix("fe80::/10"), PEER)], [prefix("fe80::/10"), prefix("10.2.0.0/24")]);
-    let mut inbound = Inbound::new(true, true);
-    let datagram = seal(&packet[..len]);
-    assert_eq!(inbound.open(&table, PEER, &datagram, &mut Plain::default()), Ok(0));
+    let mut inbound = Inbound::new(ALL);
+    let datagram = inbound.place(&seal(&packet[..len])).unwrap();
+    assert_eq!(inbound.open(&table, PEER, datagram, &mut Plain::default()), Ok(0));
     assert_eq!(inbound.take_frame(), Some(&packet[..len]));
     assert_eq!(inbound.take_frame(), None, "once");
     for at in [23, 39, 41, 43] {
         let mut near = packet[..len].to_vec();
         near[at] ^= 1;
-        let opened = inbound.open(&table, PEER, &seal(&near), &mut Plain::default());
+        let datagram = inbound.place(&seal(&near)).unwrap();
+        let opened = inbound.open(&table, PEER, datagram, &mut Plain::default());
         assert_eq!(opened, Err(DropReason::ReservedAddress), "byte {at}");
     }
     inbound.deliver(|_, _| panic!("something was delivered"));
+}
+
+#[test]
+fn a_mark_on_a_packet_of_a_session_without_marks_is_malformed() {
+    let mut packet = frame(100, 100).split_off(VNET_HDR_LEN);
+    packet[0] |= 0x80;
+    let mut inbound = Inbound::new(ALL);
+    let mut datagram = vec![0; packet.len() + 32];
+    Plain::default().seal(&packet, &mut datagram).unwrap();
+    let datagram = inbound.place(&datagram).unwrap();
+    assert_eq!(inbound.open(&table_b(), PEER, datagram, &mut Plain::default()), Err(DropReason::Malformed));
+}
+
+#[test]
+fn a_full_arena_asks_to_be_delivered_and_loses_nothing_of_a_train() {
+    let packet = frame(10, 10).split_off(VNET_HDR_LEN);
+    let mut datagram = vec![0; packet.len() + 32];
+    Plain::default().seal(&packet, &mut datagram).unwrap();
+    let (mut inbound, mut delivered, mut opened) = (Inbound::new(ALL), 0, 0);
+    for _ in 0..1000 {
+        if inbound.is_full() || inbound.room().len() < datagram.len() {
+            inbound.deliver(|_, write| delivered += write.segments);
+        }
+        let at = inbound.place(&datagram).unwrap();
+        let session = &mut Plain { elsewhere: true, ..Plain::default() };
+        opened += usize::from(inbound.open(&table_b(), PEER, at, session).is_ok());
+    }
+    inbound.deliver(|_, write| delivered += write.segments);
+    assert_eq!((opened, delivered), (1000, 1000));
 }

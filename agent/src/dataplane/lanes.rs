@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use warren_crypto::association::{AssociationError, Receiver, Sender};
 use warren_crypto::exchange::End;
+use warren_crypto::message::DATA_HEADER_LEN;
 use warren_overlay::drops::DropReason;
 use warren_overlay::forward::{Open, Seal};
 
@@ -149,14 +151,21 @@ impl Lane {
 }
 
 impl Seal for Lane {
+    const MARKS: bool = true;
+
     fn seal(&mut self, plaintext: &[u8], out: &mut [u8]) -> Result<usize, DropReason> {
         self.sender.seal(plaintext, out).map_err(reason)
     }
 }
 
 impl Open for Receiving {
-    fn open(&mut self, datagram: &[u8], out: &mut [u8]) -> Result<usize, DropReason> {
-        self.receiver.open(datagram, out).map_err(reason)
+    const MARKS: bool = true;
+
+    fn open(&mut self, arena: &mut [u8], datagram: Range<usize>, _: usize) -> Result<Range<usize>, DropReason> {
+        let start = datagram.start + DATA_HEADER_LEN;
+        let datagram = arena.get_mut(datagram).ok_or(DropReason::Malformed)?;
+        let packet = self.receiver.open(datagram).map_err(reason)?;
+        Ok(start..start + packet.len())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -380,13 +381,15 @@ pub(super) struct Opening<'s> {
 }
 
 impl Open for Opening<'_> {
-    fn open(&mut self, datagram: &[u8], out: &mut [u8]) -> Result<usize, DropReason> {
+    fn open(&mut self, arena: &mut [u8], datagram: Range<usize>, spare: usize) -> Result<Range<usize>, DropReason> {
+        let (trains, out) = arena.split_at_mut_checked(spare).ok_or(DropReason::Malformed)?;
+        let datagram = trains.get(datagram).ok_or(DropReason::Malformed)?;
         let len = match self.session.tunnel.open(self.from.ip(), datagram, out).map_err(reason)? {
             Opened::Packet(packet) => packet.len(),
             Opened::Keepalive | Opened::Reply(_) => 0,
         };
         self.session.heard(self.from, self.to);
-        Ok(len)
+        Ok(spare..spare + len)
     }
 }
 

@@ -37,13 +37,12 @@ pub(super) struct Worker {
     destinations: Vec<Destination>,
     /// What the network said of them; applied when no peer is locked.
     feedback: Vec<(Slot, Sent)>,
-    train: Box<[u8]>,
     inbound: Inbound,
     generation: u64,
 }
 
 impl Worker {
-    pub(super) fn new(number: usize, shared: Arc<Shared>, (queue, (tcp, udp)): Queue, clerk: Mailbox) -> Self {
+    pub(super) fn new(number: usize, shared: Arc<Shared>, (queue, takes): Queue, clerk: Mailbox) -> Self {
         Self {
             number,
             shared,
@@ -55,8 +54,7 @@ impl Worker {
             batch: Batch::default(),
             destinations: Vec::with_capacity(outbound::FRAMES_MAX),
             feedback: Vec::with_capacity(outbound::FRAMES_MAX),
-            train: vec![0; 65_536].into(),
-            inbound: Inbound::new(tcp, udp),
+            inbound: Inbound::new(takes),
             generation: 0,
         }
     }
@@ -117,10 +115,10 @@ impl Worker {
 
     fn take_successor(&mut self) {
         let successor = self.successor().take();
-        if let Some((queue, (tcp, udp))) = successor {
+        if let Some((queue, takes)) = successor {
             self.queue = queue;
             self.queue_is_gone = false;
-            self.inbound = Inbound::new(tcp, udp);
+            self.inbound = Inbound::new(takes);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Inbound: datagrams are opened side by side into one arena, checked, joined by reference and written.
+//! Inbound: trains are received into one arena, opened there, checked, joined by reference and written.
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -6,21 +6,32 @@ use std::ops::Range;
 use super::{Open, Slot, Table};
 use crate::drops::DropReason;
 use crate::frame::{self, Kind};
-use crate::offload::{Coalescer, Write};
+use crate::offload::{Coalescer, Takes, Write, may_be_bare, unmark};
 use crate::packet::View;
 
-/// Two trains of 64 KiB.
-const ARENA_LEN: usize = 2 * 65_536;
+/// A train, with room to spare for what is opened elsewhere than in its place.
+const TRAIN_MAX: usize = 65_536;
+/// What is kept of earlier trains, a whole one, and its packets where a session does not open in place; each session may
+/// want a whole train's room for every packet.
+const ARENA_LEN: usize = 6 * TRAIN_MAX;
 /// Datagrams in a train (kernel UDP_GRO_CNT_MAX), twice.
 const PACKETS_MAX: usize = 128;
-const ALIGN: usize = 16;
+const ALIGN: usize = 64;
+
+/// A packet in the arena.
+#[derive(Clone, Copy, Debug)]
+struct Packet {
+    start: usize,
+    view: View,
+    bare: bool,
+}
 
 /// The receive arena and the packets in it.
 #[derive(Debug)]
 pub struct Inbound {
     arena: Box<[u8]>,
     used: usize,
-    packets: Vec<(usize, View)>,
+    packets: Vec<Packet>,
     coalescer: Coalescer,
     /// The last flow that passed the table; trains are mostly of one flow.
     passed: Option<(Slot, IpAddr, IpAddr)>,
@@ -29,21 +40,49 @@ pub struct Inbound {
 }
 
 impl Inbound {
-    /// `tcp` and `udp`: which superpackets the TUN takes.
-    pub fn new(tcp: bool, udp: bool) -> Self {
+    /// An empty one, for a TUN that takes this.
+    pub fn new(takes: Takes) -> Self {
         Self {
             arena: vec![0; ARENA_LEN].into(),
             used: 0,
             packets: Vec::with_capacity(PACKETS_MAX),
-            coalescer: Coalescer::new(tcp, udp),
+            coalescer: Coalescer::new(takes),
             passed: None,
             frame: None,
         }
     }
 
-    /// True when a datagram of `len` bytes may not fit: deliver first.
-    pub fn is_full_for(&self, len: usize) -> bool {
-        self.arena.len() - self.used < len || self.packets.len() >= PACKETS_MAX
+    /// Where the next train may be received: 64 KiB, or nothing before what is there was delivered.
+    pub fn room(&mut self) -> &mut [u8] {
+        if self.packets.is_empty() {
+            self.used = 0;
+        }
+        let enough = self.arena.len() - self.used >= 3 * TRAIN_MAX;
+        let len = if enough { TRAIN_MAX } else { 0 };
+        &mut self.arena[self.used..self.used + len]
+    }
+
+    /// The first `len` bytes of [`Self::room`] are a train now. Gives where it lies.
+    pub fn arrived(&mut self, len: usize) -> Range<usize> {
+        let start = self.used;
+        self.used = (start + len.min(TRAIN_MAX)).next_multiple_of(ALIGN).min(self.arena.len());
+        start..(start + len).min(self.used)
+    }
+
+    /// Copies a datagram in that was received elsewhere; `None` before what is there was delivered.
+    pub fn place(&mut self, datagram: &[u8]) -> Option<Range<usize>> {
+        self.room().get_mut(..datagram.len())?.copy_from_slice(datagram);
+        Some(self.arrived(datagram.len()))
+    }
+
+    /// A datagram of a train.
+    pub fn datagram(&self, at: Range<usize>) -> &[u8] {
+        self.arena.get(at).unwrap_or_default()
+    }
+
+    /// True when no further datagram can be opened: deliver first.
+    pub fn is_full(&self) -> bool {
+        self.packets.len() >= PACKETS_MAX
     }
 
     /// Forgets which flow passed; call when the table changed.
@@ -55,23 +94,24 @@ impl Inbound {
     /// control frame, which [`Self::take_frame`] gives.
     ///
     /// # Errors
-    /// Why it is lost; [`DropReason::QueueFull`] when the caller ignored [`Inbound::is_full_for`].
-    pub fn open(
+    /// Why it is lost; [`DropReason::QueueFull`] when the caller ignored [`Inbound::is_full`].
+    pub fn open<O: Open>(
         &mut self,
         table: &Table,
         slot: Slot,
-        datagram: &[u8],
-        session: &mut impl Open,
+        datagram: Range<usize>,
+        session: &mut O,
     ) -> Result<usize, DropReason> {
-        if self.is_full_for(datagram.len()) {
+        if self.is_full() || datagram.end > self.used {
             return Err(DropReason::QueueFull);
         }
-        let start = self.used;
-        let len = session.open(datagram, &mut self.arena[start..])?;
-        if len == 0 {
+        let at = session.open(&mut self.arena, datagram, self.used)?;
+        let (start, end) = (at.start, at.end);
+        let packet = self.arena.get_mut(at).ok_or(DropReason::Malformed)?;
+        if packet.is_empty() {
             return Ok(0);
         }
-        let packet = self.arena.get(start..start + len).ok_or(DropReason::Malformed)?;
+        let bare = O::MARKS && unmark(packet);
         let view = View::parse(packet)?;
         match frame::kind(packet, &view) {
             Kind::Other => {}
@@ -81,13 +121,16 @@ impl Inbound {
             }
             Kind::Reserved => return Err(DropReason::ReservedAddress),
         }
+        if bare && !may_be_bare(&view) {
+            return Err(DropReason::Malformed);
+        }
         let flow = (slot, view.source, view.destination);
         if self.passed != Some(flow) {
             table.ingress(slot, view.source, view.destination)?;
             self.passed = Some(flow);
         }
-        self.packets.push((start, view));
-        self.used = (start + view.len).next_multiple_of(ALIGN).min(self.arena.len());
+        self.packets.push(Packet { start, view, bare });
+        self.used = self.used.max(end.next_multiple_of(ALIGN)).min(self.arena.len());
         Ok(view.len)
     }
 
@@ -101,12 +144,11 @@ impl Inbound {
         self.packets.pop();
     }
 
-    /// Hands all packets, joined where they allow it, to `write` and empties the arena.
+    /// Hands all packets, joined where they allow it, to `write`. Datagrams that are not opened yet stay.
     pub fn deliver(&mut self, mut write: impl FnMut(&mut [u8], &Write<'_>)) {
-        for (start, view) in self.packets.drain(..) {
-            self.coalescer.push(&mut self.arena, start, view, &mut write);
+        for Packet { start, view, bare } in self.packets.drain(..) {
+            self.coalescer.push(&mut self.arena, (start, view, bare), &mut write);
         }
         self.coalescer.flush(&mut self.arena, &mut write);
-        self.used = 0;
     }
 }

@@ -105,7 +105,7 @@ pub fn seal_frame<S: Seal>(
     mut lost: impl FnMut(DropReason),
     mut flush: impl FnMut(&mut Batch),
 ) -> Result<(u64, u64), DropReason> {
-    let mut cutter = Cutter::new(buf, view, vnet, mtu)?;
+    let mut cutter = Cutter::new(buf, view, vnet, mtu, S::MARKS)?;
     let (mut packets, mut bytes) = (0, 0);
     while let Some(packet) = cutter.next() {
         if batch.is_full_for(packet.len()) {

@@ -3,11 +3,12 @@
 //!
 //! Only neighbours are joined, so the order never changes. A segment joins when its headers differ from the first one's
 //! in nothing but length, sequence, identification and checksums, and when its checksum is right: the kernel will not
-//! look at it again. Everything else passes alone and untouched.
+//! look at it again; a bare packet's is right by authentication. Everything else passes alone, and untouched unless it
+//! is bare.
 
 use std::ops::Range;
 
-use super::{Gso, VNET_HDR_LEN, VnetHeader};
+use super::{Gso, VNET_HDR_LEN, VnetHeader, bare};
 use crate::checksum::Sum;
 use crate::packet::{self, View};
 
@@ -30,11 +31,21 @@ pub struct Write<'c> {
     pub segments: usize,
 }
 
+/// What the TUN takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Takes {
+    /// Packets whose checksum is still to be made: the device has a vnet header.
+    pub checksums: bool,
+    /// TCP superpackets.
+    pub tcp: bool,
+    /// UDP superpackets.
+    pub udp: bool,
+}
+
 /// Joins the packets of one train. Kept by the worker; allocates once.
 #[derive(Debug)]
 pub struct Coalescer {
-    tcp: bool,
-    udp: bool,
+    takes: Takes,
     parts: Vec<Range<usize>>,
     run: Option<Run>,
 }
@@ -44,6 +55,8 @@ pub struct Coalescer {
 struct Run {
     start: usize,
     view: View,
+    /// Its first segment is.
+    bare: bool,
     kind: Gso,
     header_len: usize,
     /// Payload of every segment but the last.
@@ -57,14 +70,20 @@ struct Run {
 }
 
 impl Coalescer {
-    /// `tcp` and `udp`: which superpackets the TUN takes.
-    pub fn new(tcp: bool, udp: bool) -> Self {
-        Self { tcp, udp, parts: Vec::with_capacity(PARTS_MAX), run: None }
+    /// Nothing is under way.
+    pub fn new(takes: Takes) -> Self {
+        Self { takes, parts: Vec::with_capacity(PARTS_MAX), run: None }
     }
 
-    /// Takes the next packet, which starts at `start` of `buf`. Whatever can no longer grow goes to `write`.
-    pub fn push(&mut self, buf: &mut [u8], start: usize, view: View, write: &mut impl FnMut(&mut [u8], &Write<'_>)) {
-        let candidate = self.candidate(buf, start, view);
+    /// Takes the next packet, which starts at `start` of `buf` and may be bare. Whatever can no longer grow goes to
+    /// `write`.
+    pub fn push(
+        &mut self,
+        buf: &mut [u8],
+        (start, view, bare): (usize, View, bool),
+        write: &mut impl FnMut(&mut [u8], &Write<'_>),
+    ) {
+        let candidate = self.candidate(buf, start, view, bare);
         if let (Some(run), Some(next)) = (self.run.as_mut(), candidate.as_ref())
             && self.parts.len() < PARTS_MAX
             && run.take(buf, next)
@@ -79,9 +98,9 @@ impl Coalescer {
                 self.run = Some(run);
             }
             None => {
+                let vnet = if bare { self.alone(buf, start, view) } else { [0; VNET_HDR_LEN] };
                 let alone = start..start + view.len;
-                let parts = std::slice::from_ref(&alone);
-                write(buf, &Write { vnet: [0; VNET_HDR_LEN], parts, segments: 1 });
+                write(buf, &Write { vnet, parts: std::slice::from_ref(&alone), segments: 1 });
             }
         }
     }
@@ -90,13 +109,17 @@ impl Coalescer {
     pub fn flush(&mut self, buf: &mut [u8], write: &mut impl FnMut(&mut [u8], &Write<'_>)) {
         let Some(run) = self.run.take() else { return };
         let segments = self.parts.len();
-        let vnet = if segments > 1 { run.patch(buf) } else { [0; VNET_HDR_LEN] };
+        let vnet = match segments {
+            1 if run.bare => self.alone(buf, run.start, run.view),
+            1 => [0; VNET_HDR_LEN],
+            _ => run.patch(buf),
+        };
         write(buf, &Write { vnet, parts: &self.parts, segments });
         self.parts.clear();
     }
 
     /// A packet that could start or join a superpacket.
-    fn candidate(&self, buf: &[u8], start: usize, view: View) -> Option<Run> {
+    fn candidate(&self, buf: &[u8], start: usize, view: View, bare: bool) -> Option<Run> {
         let packet = buf.get(start..start + view.len)?;
         let plain = if view.source.is_ipv4() { 20 } else { 40 };
         if view.fragment || view.transport != plain {
@@ -104,14 +127,29 @@ impl Coalescer {
         }
         let transport = packet.get(view.transport..)?;
         let (kind, transport_len, next_sequence, sealed) = match view.protocol {
-            packet::TCP if self.tcp => tcp(transport)?,
-            packet::UDP if self.udp => udp(transport)?,
+            packet::TCP if self.takes.tcp => tcp(transport)?,
+            packet::UDP if self.takes.udp => udp(transport, bare)?,
             _ => return None,
         };
         let header_len = view.transport + transport_len;
         let size = view.len.checked_sub(header_len).filter(|size| *size > 0)?;
         let next_sequence = next_sequence.wrapping_add(size as u32);
-        Some(Run { start, view, kind, header_len, size, len: view.len, next_sequence, verified: false, sealed })
+        Some(Run { start, view, bare, kind, header_len, size, len: view.len, next_sequence, verified: bare, sealed })
+    }
+
+    /// What a bare packet needs that nothing is joined to.
+    fn alone(&self, buf: &mut [u8], start: usize, view: View) -> [u8; VNET_HDR_LEN] {
+        let Some((offset, _)) = bare::checksum_field(view.protocol) else { return [0; VNET_HDR_LEN] };
+        let transport = &mut buf[start + view.transport..start + view.len];
+        let partial = pseudo(&view, transport.len()).partial();
+        transport[offset..offset + 2].copy_from_slice(&partial);
+        if !self.takes.checksums {
+            let sum = bare::never_zero(Sum::default().add_bytes(transport).finish(), view.protocol);
+            transport[offset..offset + 2].copy_from_slice(&sum);
+            return [0; VNET_HDR_LEN];
+        }
+        let (csum_start, csum_offset) = (view.transport as u16, offset as u16);
+        VnetHeader { needs_csum: true, gso: Gso::None, gso_size: 0, csum_start, csum_offset }.encode(false, 0)
     }
 }
 
@@ -127,10 +165,10 @@ fn tcp(header: &[u8]) -> Option<(Gso, usize, u32, bool)> {
     Some((Gso::Tcp, len, sequence, flags & TCP_PSH != 0))
 }
 
-fn udp(header: &[u8]) -> Option<(Gso, usize, u32, bool)> {
+fn udp(header: &[u8], bare: bool) -> Option<(Gso, usize, u32, bool)> {
     let len = usize::from(u16::from_be_bytes(header.get(4..6)?.try_into().ok()?));
     // Without a checksum (RFC 768) there is nothing to verify.
-    if len != header.len() || header.get(6..8)? == [0, 0] {
+    if len != header.len() || !bare && header.get(6..8)? == [0, 0] {
         return None;
     }
     Some((Gso::Udp, 8, 0, false))
@@ -146,7 +184,7 @@ impl Run {
             && self.len + next.size <= SUPERPACKET_MAX
             && self.continues(next)
             && self.same_headers(buf, next);
-        if !fits || !next.is_intact(buf) {
+        if !fits || !next.bare && !next.is_intact(buf) {
             return false;
         }
         if !self.verified {
@@ -188,11 +226,8 @@ impl Run {
     fn is_intact(&self, buf: &[u8]) -> bool {
         let packet = &buf[self.start..self.start + self.view.len];
         let ip = self.view.source.is_ipv6() || Sum::default().add_bytes(&packet[..self.view.transport]).is_valid();
-        ip && self.pseudo(self.view.len - self.view.transport).add_bytes(&packet[self.view.transport..]).is_valid()
-    }
-
-    fn pseudo(&self, len: usize) -> Sum {
-        Sum::default().add_pseudo(self.view.source, self.view.destination, self.view.protocol).add_u16(len as u16)
+        let transport = &packet[self.view.transport..];
+        ip && pseudo(&self.view, transport.len()).add_bytes(transport).is_valid()
     }
 
     /// Makes the first segment's headers those of the whole; gives the vnet header.
@@ -208,7 +243,7 @@ impl Run {
             let sum = Sum::default().add_bytes(&packet[..t]).finish();
             packet[10..12].copy_from_slice(&sum);
         }
-        let partial = self.pseudo(self.len - t).partial();
+        let partial = pseudo(&self.view, self.len - t).partial();
         let csum_offset = if self.kind == Gso::Tcp { 16 } else { 6 };
         packet[t + csum_offset..t + csum_offset + 2].copy_from_slice(&partial);
         match self.kind {
@@ -225,4 +260,9 @@ impl Run {
         };
         header.encode(v6, self.header_len as u16)
     }
+}
+
+/// The sum over the pseudo header of a transport of `len` bytes.
+fn pseudo(view: &View, len: usize) -> Sum {
+    Sum::default().add_pseudo(view.source, view.destination, view.protocol).add_u16(len as u16)
 }

@@ -8,7 +8,7 @@
 //! cut 1:        [headers'][payload 1]        the tail of payload 0 is overwritten
 //! ```
 
-use super::{Gso, VnetHeader};
+use super::{Gso, VnetHeader, bare};
 use crate::checksum::Sum;
 use crate::drops::DropReason;
 use crate::packet::{self, View};
@@ -34,18 +34,21 @@ pub struct Cutter<'f> {
     next: usize,
     index: u32,
     mtu: usize,
+    /// The other end makes the checksums.
+    bare: bool,
     /// The bytes that padding overwrote, to be put back.
     saved: [u8; PADDING],
     padded: Option<(usize, usize)>,
 }
 
 impl<'f> Cutter<'f> {
-    /// `buf` holds the packet (without its vnet header) in its first `view.len` bytes and at least 16 more.
+    /// `buf` holds the packet (without its vnet header) in its first `view.len` bytes and at least 16 more. With `marks`
+    /// the other end makes the checksums that the kernel left out.
     ///
     /// # Errors
     /// [`DropReason::BadOffload`] when the vnet header asks for what the packet cannot give;
     /// [`DropReason::TooBig`] when a segment would exceed `mtu`.
-    pub fn new(buf: &'f mut [u8], view: View, vnet: VnetHeader, mtu: usize) -> Result<Self, DropReason> {
+    pub fn new(buf: &'f mut [u8], view: View, vnet: VnetHeader, mtu: usize, marks: bool) -> Result<Self, DropReason> {
         if buf.len() < view.len + PADDING {
             return Err(DropReason::BadOffload);
         }
@@ -63,11 +66,15 @@ impl<'f> Cutter<'f> {
             next: header_len,
             index: 0,
             mtu,
+            bare: marks && is_partial(&view, &vnet),
             saved: [0; PADDING],
             padded: None,
         };
         if vnet.gso == Gso::None {
             cutter.finish_checksum()?;
+            if cutter.bare {
+                bare::mark(cutter.buf);
+            }
         } else {
             cutter.header[..header_len].copy_from_slice(&cutter.buf[..header_len]);
         }
@@ -120,6 +127,11 @@ impl<'f> Cutter<'f> {
             Gso::Tcp => patch_tcp(packet, &self.view, self.next - self.header_len, self.index, end == self.view.len),
             _ => patch_udp(packet, &self.view),
         }
+        if self.bare {
+            bare::mark(packet);
+        } else {
+            put_checksum(packet, &self.view);
+        }
         self.next = end;
         self.index += 1;
         Some((start, end))
@@ -127,7 +139,7 @@ impl<'f> Cutter<'f> {
 
     /// Completes the checksum that the kernel left to the device.
     fn finish_checksum(&mut self) -> Result<(), DropReason> {
-        if !self.vnet.needs_csum {
+        if !self.vnet.needs_csum || self.bare {
             return Ok(());
         }
         let start = usize::from(self.vnet.csum_start);
@@ -136,7 +148,8 @@ impl<'f> Cutter<'f> {
             return Err(DropReason::BadOffload);
         }
         // The field holds the sum of the pseudo header, so the sum over everything completes it.
-        let sum = never_zero(Sum::default().add_bytes(&self.buf[start..self.view.len]).finish(), self.view.protocol);
+        let sum =
+            bare::never_zero(Sum::default().add_bytes(&self.buf[start..self.view.len]).finish(), self.view.protocol);
         self.buf[field..field + 2].copy_from_slice(&sum);
         Ok(())
     }
@@ -147,9 +160,12 @@ fn padding(len: usize, mtu: usize) -> usize {
     (len.next_multiple_of(PADDING)).min(mtu.max(len)) - len
 }
 
-/// A UDP checksum of zero means "none" (RFC 768).
-fn never_zero(sum: [u8; 2], protocol: u8) -> [u8; 2] {
-    if protocol == packet::UDP && sum == [0, 0] { [0xff, 0xff] } else { sum }
+/// Whether the kernel left out just the checksum that a bare packet leaves out.
+fn is_partial(view: &View, vnet: &VnetHeader) -> bool {
+    let asked = bare::checksum_field(view.protocol).is_some_and(|(offset, _)| {
+        usize::from(vnet.csum_start) == view.transport && usize::from(vnet.csum_offset) == offset
+    });
+    bare::may_be_bare(view) && (vnet.gso != Gso::None || vnet.needs_csum && asked)
 }
 
 fn header_len(buf: &[u8], view: &View, vnet: &VnetHeader) -> Result<usize, DropReason> {
@@ -190,16 +206,15 @@ fn patch_tcp(packet: &mut [u8], view: &View, sent: usize, index: u32, last: bool
     if index > 0 {
         packet[tcp + 13] &= !TCP_CWR;
     }
-    put_checksum(packet, view, 16);
 }
 
 fn patch_udp(packet: &mut [u8], view: &View) {
     let len = (packet.len() - view.transport) as u16;
     packet[view.transport + 4..view.transport + 6].copy_from_slice(&len.to_be_bytes());
-    put_checksum(packet, view, 6);
 }
 
-fn put_checksum(packet: &mut [u8], view: &View, offset: usize) {
+fn put_checksum(packet: &mut [u8], view: &View) {
+    let Some((offset, _)) = bare::checksum_field(view.protocol) else { return };
     let field = view.transport + offset;
     packet[field..field + 2].fill(0);
     let len = (packet.len() - view.transport) as u16;
@@ -208,5 +223,5 @@ fn put_checksum(packet: &mut [u8], view: &View, offset: usize) {
         .add_u16(len)
         .add_bytes(&packet[view.transport..])
         .finish();
-    packet[field..field + 2].copy_from_slice(&never_zero(sum, view.protocol));
+    packet[field..field + 2].copy_from_slice(&bare::never_zero(sum, view.protocol));
 }

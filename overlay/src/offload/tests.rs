@@ -119,10 +119,15 @@ fn flow() -> impl Strategy<Value = Flow> {
 }
 
 fn cut(packet: &[u8], vnet: VnetHeader, mtu: usize) -> Result<Vec<Vec<u8>>, DropReason> {
+    cut_for(packet, vnet, mtu, false)
+}
+
+/// With `marks` for a peer that completes checksums.
+fn cut_for(packet: &[u8], vnet: VnetHeader, mtu: usize, marks: bool) -> Result<Vec<Vec<u8>>, DropReason> {
     let mut buf = packet.to_vec();
     buf.extend_from_slice(&[0xee; 16]);
     let view = View::parse(packet)?;
-    let mut cutter = Cutter::new(&mut buf, view, vnet, mtu)?;
+    let mut cutter = Cutter::new(&mut buf, view, vnet, mtu, marks)?;
     let mut pieces = Vec::new();
     while let Some(piece) = cutter.next() {
         pieces.push(piece.to_vec());
@@ -130,10 +135,19 @@ fn cut(packet: &[u8], vnet: VnetHeader, mtu: usize) -> Result<Vec<Vec<u8>>, Drop
     Ok(pieces)
 }
 
+const ALL: Takes = Takes { checksums: true, tcp: true, udp: true };
+
+type Frame = ([u8; VNET_HDR_LEN], Vec<u8>, usize);
+
 /// The frames that a train of these packets becomes.
-fn join(packets: &[Vec<u8>]) -> Vec<([u8; VNET_HDR_LEN], Vec<u8>, usize)> {
+fn join(packets: &[Vec<u8>]) -> Vec<Frame> {
+    join_for(packets, ALL)
+}
+
+/// For a TUN that takes this; packets may be marked.
+fn join_for(packets: &[Vec<u8>], takes: Takes) -> Vec<Frame> {
     let mut buf: Vec<u8> = packets.concat();
-    let mut coalescer = Coalescer::new(true, true);
+    let mut coalescer = Coalescer::new(takes);
     let mut frames = Vec::new();
     let mut write = |buf: &mut [u8], frame: &Write<'_>| {
         let bytes = frame.parts.iter().flat_map(|part| buf[part.clone()].to_vec()).collect();
@@ -141,11 +155,23 @@ fn join(packets: &[Vec<u8>]) -> Vec<([u8; VNET_HDR_LEN], Vec<u8>, usize)> {
     };
     let mut at = 0;
     for packet in packets {
-        coalescer.push(&mut buf, at, View::parse(packet).unwrap(), &mut write);
+        let bare = unmark(&mut buf[at..at + packet.len()]);
+        let view = View::parse(&buf[at..at + packet.len()]).unwrap();
+        coalescer.push(&mut buf, (at, view, bare), &mut write);
         at += packet.len();
     }
     coalescer.flush(&mut buf, &mut write);
     frames
+}
+
+/// A frame as it is once whoever has to has made the checksum that it leaves open.
+fn completed((vnet, mut bytes, segments): Frame) -> Frame {
+    let header = VnetHeader::parse(&vnet).unwrap();
+    if header.needs_csum && header.gso == Gso::None {
+        bytes = cut(&bytes, header, bytes.len()).unwrap().remove(0);
+        return ([0; VNET_HDR_LEN], bytes, segments);
+    }
+    (vnet, bytes, segments)
 }
 
 proptest! {
@@ -191,11 +217,27 @@ proptest! {
     }
 
     #[test]
+    fn bare_segments_arrive_as_if_their_checksums_had_been_made(
+        flow in flow(), payload in proptest::collection::vec(any::<u8>(), 1..20000), size in 200usize..1400,
+        checksums in any::<bool>(), large in any::<bool>()
+    ) {
+        let whole = flow.packet(&payload, 0, 100, flow.flags);
+        let bare = cut_for(&whole, flow.vnet(size), 65_535, true).unwrap();
+        let made = cut(&whole, flow.vnet(size), 65_535).unwrap();
+        prop_assert!(bare.iter().all(|piece| piece[0] & 0x80 != 0));
+        let large = large && checksums;
+        let takes = Takes { checksums, tcp: large, udp: large };
+        let arrived: Vec<_> = join_for(&bare, takes).into_iter().map(completed).collect();
+        prop_assert_eq!(arrived, join_for(&made, takes));
+    }
+
+    #[test]
     fn any_bytes_and_any_vnet_header_are_cut_or_refused(
         packet in proptest::collection::vec(any::<u8>(), 0..300), header in any::<[u8; 10]>(), mtu in 0usize..2000
     ) {
         if let Ok(vnet) = VnetHeader::parse(&header) {
             let _ = cut(&packet, vnet, mtu);
+            let _ = cut_for(&packet, vnet, mtu, true);
         }
     }
 
@@ -246,6 +288,24 @@ fn a_checksum_that_the_kernel_left_open_is_completed() {
     open[36..38].copy_from_slice(&partial);
     let vnet = VnetHeader { gso: Gso::None, gso_size: 0, ..flow.vnet(1) };
     assert_eq!(cut(&open, vnet, 1500).unwrap()[0][..right.len()], right[..]);
+    let bare = cut_for(&open, vnet, 40, true).unwrap();
+    assert_eq!(bare[0][0], 0xc5);
+    for checksums in [true, false] {
+        let frames = join_for(&bare, Takes { checksums, tcp: false, udp: false });
+        assert_eq!(frames[0].0[0], u8::from(checksums), "left to the kernel, if it takes it");
+        assert_eq!(frames.into_iter().map(completed).next().unwrap().1, right);
+    }
+}
+
+#[test]
+fn only_a_checksum_that_the_kernel_left_open_is_left_to_the_other_end() {
+    let flow = Flow { v6: false, protocol: UDP, options: 0, sequence: 1, flags: 0 };
+    let right = flow.packet(&[1; 100], 0, 1, 0);
+    let made = VnetHeader { needs_csum: false, gso: Gso::None, gso_size: 0, ..flow.vnet(1) };
+    assert_eq!(cut_for(&right, made, 128, true).unwrap(), std::slice::from_ref(&right));
+    // The checksum of a packet inside of this one.
+    let inner = VnetHeader { csum_start: 28 + 34, ..VnetHeader { needs_csum: true, ..made } };
+    assert_eq!(cut_for(&right, inner, 128, true).unwrap()[0][0], 0x45);
 }
 
 #[test]

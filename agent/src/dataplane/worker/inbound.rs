@@ -2,6 +2,7 @@
 
 use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::sync::MutexGuard;
 
 use warren_crypto::association;
@@ -32,7 +33,11 @@ impl Worker {
     pub(super) fn receive_turn(&mut self, snapshot: &Snapshot) -> bool {
         let (mut bytes, mut trains, mut errors) = (0, 0, 0);
         while bytes < TURN_BYTES && trains + errors < TURN_TRAINS {
-            let received = match self.shared.sockets[self.number].recv(&mut self.train) {
+            let room = self.inbound.room();
+            if room.is_empty() {
+                break;
+            }
+            let received = match self.shared.sockets[self.number].recv(room) {
                 Ok(received) => received,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
                 // An ICMP error of an earlier send, or a signal; the next call is fine.
@@ -43,36 +48,46 @@ impl Worker {
             };
             trains += 1;
             bytes += received.len;
-            let train = std::mem::take(&mut self.train);
-            let datagrams = train[..received.len].chunks(received.segment);
-            self.open_train(snapshot, datagrams, received.from, received.to);
-            self.train = train;
+            let train = self.inbound.arrived(received.len);
+            self.open_train(snapshot, train, received.segment, (received.from, received.to));
         }
         let strays = self.shared.strays[self.number].take();
         let none = trains == 0 && strays.is_empty();
         for Stray { datagram, from, to } in strays {
-            self.open_train(snapshot, std::iter::once(&*datagram), from, to);
+            self.open_stray(snapshot, &datagram, (from, to));
         }
         self.deliver();
         !none
     }
 
-    fn open_train<'d>(
+    fn open_stray(&mut self, snapshot: &Snapshot, datagram: &[u8], way: (SocketAddr, Option<IpAddr>)) {
+        if self.inbound.room().is_empty() {
+            self.deliver();
+        }
+        match self.inbound.place(datagram) {
+            Some(train) => self.open_train(snapshot, train, datagram.len(), way),
+            None => self.drop_packets(DropReason::QueueFull, 1),
+        }
+    }
+
+    fn open_train(
         &mut self,
         snapshot: &Snapshot,
-        datagrams: impl Iterator<Item = &'d [u8]>,
-        from: SocketAddr,
-        to: Option<IpAddr>,
+        train: Range<usize>,
+        segment: usize,
+        (from, to): (SocketAddr, Option<IpAddr>),
     ) {
         let mut held: Held<'_> = None;
-        for datagram in datagrams {
-            if self.inbound.is_full_for(datagram.len()) {
+        for start in train.clone().step_by(segment.max(1)) {
+            let at = start..(start + segment).min(train.end);
+            if self.inbound.is_full() {
                 // The kernel's work is not done under a peer's lock.
                 drop(held.take());
                 self.deliver();
             }
+            let datagram = self.inbound.datagram(at.clone());
             if let Some(index) = association::index_of(datagram) {
-                self.open_association(snapshot, index, datagram, (from, to));
+                self.open_association(snapshot, index, at, (from, to));
                 continue;
             }
             match Message::classify(datagram) {
@@ -82,7 +97,7 @@ impl Worker {
                         held = snapshot.peer(peer).map(|found| (peer, found.lock()));
                     }
                     match held.as_mut() {
-                        Some((slot, session)) => self.open_data(snapshot, *slot, session, datagram, (from, to)),
+                        Some((slot, session)) => self.open_data(snapshot, *slot, session, at, (from, to)),
                         None => self.drop_packets(DropReason::UnknownTunnel, 1),
                     }
                 }
@@ -101,17 +116,17 @@ impl Worker {
         &mut self,
         snapshot: &Snapshot,
         index: u32,
-        datagram: &[u8],
+        at: Range<usize>,
         (from, to): (SocketAddr, Option<IpAddr>),
     ) {
         let Self { lanes, inbound, shared, number, clerk, .. } = self;
-        let Some(receiving) = lanes.receiver(index) else { return self.stray(index, datagram, (from, to)) };
+        let Some(receiving) = lanes.receiver(index) else { return self.stray(index, at, (from, to)) };
         let (id, generation) = (receiving.peer, receiving.generation);
         let Some(peer) = snapshot.peer(id.slot).filter(|peer| peer.id() == id) else {
             return self.drop_packets(DropReason::UnknownTunnel, 1);
         };
         let counters = peer.lane(*number);
-        let mut opened = inbound.open(&snapshot.table, id.slot, datagram, receiving);
+        let mut opened = inbound.open(&snapshot.table, id.slot, at, receiving);
         // Control frames travel in the tunnel alone.
         if inbound.take_frame().is_some() {
             opened = Err(DropReason::ReservedAddress);
@@ -138,12 +153,13 @@ impl Worker {
     }
 
     /// A datagram for another worker's association, or for none.
-    fn stray(&self, index: u32, datagram: &[u8], (from, to): (SocketAddr, Option<IpAddr>)) {
+    fn stray(&self, index: u32, at: Range<usize>, (from, to): (SocketAddr, Option<IpAddr>)) {
         let worker = worker_of_index(index, self.shared.strays.len());
         if worker == self.number {
             return self.drop_packets(DropReason::UnknownTunnel, 1);
         }
-        match self.shared.strays[worker].hand_over(Stray { datagram: datagram.into(), from, to }) {
+        let datagram = self.inbound.datagram(at).into();
+        match self.shared.strays[worker].hand_over(Stray { datagram, from, to }) {
             Some(true) => self.shared.wakers[worker].wake(),
             Some(false) => {}
             None => self.drop_packets(DropReason::QueueFull, 1),
@@ -155,12 +171,12 @@ impl Worker {
         snapshot: &Snapshot,
         slot: Slot,
         session: &mut Session,
-        datagram: &[u8],
+        at: Range<usize>,
         (from, to): (SocketAddr, Option<IpAddr>),
     ) {
         let had_session = session.tunnel.has_session();
         let mut opening = Opening { session, from, to };
-        let opened = self.inbound.open(&snapshot.table, slot, datagram, &mut opening);
+        let opened = self.inbound.open(&snapshot.table, slot, at, &mut opening);
         // The first authentic packet is what confirms a responder's session.
         if !had_session && session.tunnel.has_session() && session.has_waiting() {
             self.clerk.connect(slot);

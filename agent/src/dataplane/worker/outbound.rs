@@ -206,7 +206,7 @@ impl Worker {
             let Frame { at, len, view, vnet, .. } = self.stage.frames[index];
             let buf = &mut self.stage.buf[at..at + len + SPARE];
             let counters = &self.shared.counters[self.number];
-            match Cutter::new(buf, view, vnet, peer.mtu()) {
+            match Cutter::new(buf, view, vnet, peer.mtu(), false) {
                 Ok(mut cutter) => {
                     while let Some(packet) = cutter.next() {
                         match session.wait(packet) {
