@@ -38,7 +38,7 @@ pub(crate) fn attach(fd: RawFd, workers: u32) -> io::Result<()> {
         instruction(JEQ_K, 1, 0, DATA),
         instruction(RET_K, 0, 0, 0),
         instruction(LD_B_ABS, 0, 0, INDEX_HIGH_BYTE),
-        instruction(JSET_K, 2, 0, ASSOCIATION),
+        instruction(JSET_K, 3, 0, ASSOCIATION),
         instruction(LD_B_ABS, 0, 0, PEER_LOW_BYTE),
         instruction(MOD_K, 0, 0, workers.max(1)),
         instruction(RET_A, 0, 0, 0),
