@@ -7,6 +7,7 @@
 
 pub mod cases;
 pub mod error;
+pub mod flood;
 pub mod forwarder;
 pub mod interrupt;
 pub mod iperf;
