@@ -13,6 +13,8 @@ PURE := --workspace --exclude warren-tests
 # The peers are in the caller's cargo folder, not in root's.
 CARGO_BIN := $(shell $(AS_USER) sh -c 'echo $${CARGO_HOME:-$$HOME/.cargo}/bin')
 SIDE_BY_SIDE := $(AS_ROOT) env WARREN_BENCH_PATH="$(CARGO_BIN)" $(TARGET)/release/side-by-side
+# make bench ROW=udp, or CASES=tcp1,rttload PEERS=warren,gotatun TOPOLOGIES=pods MTUS=1500 WORKERS=1,2 RUNS=5 SECONDS=5
+BENCH_PART := $(foreach name,ROW CASES PEERS TOPOLOGIES MTUS WORKERS RUNS SECONDS,$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) $($(name))))
 HAVE_NEXTEST := $(shell scripts/as-user.sh bash -c 'cargo nextest --version' >/dev/null 2>&1 && echo yes)
 
 ifeq ($(HAVE_NEXTEST),yes)
@@ -63,9 +65,9 @@ check: ## Format, lints, licences, bans, purity of the core
 fmt: ## Format everything
 	$(AS_USER) cargo fmt --all
 
-bench: bench-build ## Micro-benchmarks, then everything side by side: about an hour; writes benches/out/
-	$(AS_USER) cargo bench --locked -p warren-benches
-	$(SIDE_BY_SIDE) --full
+bench: bench-build ## Everything side by side: hours, and it says how many; a part by ROW=, CASES=, PEERS=, RUNS= (benches/README.md)
+	$(if $(strip $(BENCH_PART)),,$(AS_USER) cargo bench --locked -p warren-benches)
+	$(SIDE_BY_SIDE) --full $(BENCH_PART)
 	@$(AS_ROOT) chown -R --reference=benches benches/out
 
 bench-quick: bench-build ## Warren beside its peers in under two minutes; writes benches/out/

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::netns::Namespace;
 use crate::process::{Process, output};
 use crate::world::World;
 use crate::{Error, Result, interrupt};
@@ -11,13 +12,16 @@ use crate::{Error, Result, interrupt};
 /// How long the server may take to listen.
 const SERVER_LIMIT: Duration = Duration::from_secs(3);
 
-/// A server in the world's receiving namespace.
+/// A server in a namespace.
 ///
 /// # Errors
 /// Without iperf3.
-pub fn server(world: &World) -> Result<Process> {
-    Process::start("iperf3", world.server().command("iperf3").arg("-s"), None)
+pub fn server(namespace: &Namespace) -> Result<Process> {
+    Process::start("iperf3", namespace.command("iperf3").arg("-s"), None)
 }
+
+/// What a server says that is not done with an earlier client.
+const BUSY: &str = "the server is busy";
 
 /// What one client run moved.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,21 +48,38 @@ impl Moved {
     }
 }
 
-/// Runs a client for `seconds` with further arguments.
+/// Runs the world's client for `seconds` with further arguments.
 ///
 /// # Errors
 /// When iperf3 reports an error or nothing arrived.
 pub fn client(world: &World, seconds: f64, arguments: &[&str]) -> Result<Moved> {
-    let whole = format!("{}", seconds.ceil().max(1.0));
-    let mut command = world.client().command("iperf3");
-    command.args(["-c", world.target(), "-J", "-t", &whole, "--connect-timeout", "2000"]).args(arguments);
-    let output = output(&mut command)?;
-    let report: Value = serde_json::from_slice(&output.stdout)
-        .map_err(|error| Error::new(format!("iperf3 printed no JSON: {error}")))?;
-    if let Some(error) = report.get("error").and_then(Value::as_str) {
-        return Err(Error::new(format!("iperf3: {error}")));
+    between(world.client(), world.target(), seconds, arguments)
+}
+
+/// Runs a client in a namespace against the server at an address; waits while the server still ends an earlier test.
+///
+/// # Errors
+/// When iperf3 reports an error or nothing arrived.
+pub fn between(from: &Namespace, to: &str, seconds: f64, arguments: &[&str]) -> Result<Moved> {
+    let limit = Instant::now() + SERVER_LIMIT;
+    loop {
+        let report = report(from, to, seconds, arguments)?;
+        match report.get("error").and_then(Value::as_str) {
+            None => return read(&report).ok_or_else(|| Error::new("iperf3: nothing arrived")),
+            Some(error) if error.contains(BUSY) && Instant::now() < limit => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Some(error) => return Err(Error::new(format!("iperf3: {error}"))),
+        }
     }
-    read(&report).ok_or_else(|| Error::new("iperf3: nothing arrived"))
+}
+
+fn report(from: &Namespace, to: &str, seconds: f64, arguments: &[&str]) -> Result<Value> {
+    let whole = format!("{}", seconds.ceil().max(1.0));
+    let mut command = from.command("iperf3");
+    command.args(["-c", to, "-J", "-t", &whole, "--connect-timeout", "2000"]).args(arguments);
+    let output = output(&mut command)?;
+    serde_json::from_slice(&output.stdout).map_err(|error| Error::new(format!("iperf3 printed no JSON: {error}")))
 }
 
 fn read(report: &Value) -> Option<Moved> {
@@ -84,11 +105,11 @@ fn read(report: &Value) -> Option<Moved> {
 ///
 /// # Errors
 /// When the server does not answer in time.
-pub fn warm_up(world: &World, seconds: f64) -> Result<()> {
+pub fn warm_up(from: &Namespace, to: &str, seconds: f64) -> Result<()> {
     let limit = Instant::now() + SERVER_LIMIT;
     loop {
         interrupt::check()?;
-        match client(world, seconds, &[]) {
+        match between(from, to, seconds, &[]) {
             Ok(_) => return Ok(()),
             Err(error) if Instant::now() > limit => return Err(error),
             Err(_) => std::thread::sleep(Duration::from_millis(20)),

@@ -1,6 +1,8 @@
 //! The measuring side of Warren: a no-crypto TUN↔UDP forwarder (the ceiling to come close to) and the harness that runs
 //! Warren beside its peers in network namespaces.
 //!
+//! Beside it: a sender and a sink of datagrams, and what can be measured without a kernel.
+//!
 //! What it never does: take part in the product, touch the host's own network, or leave anything behind.
 
 #![forbid(unsafe_code)]
@@ -12,6 +14,7 @@ pub mod forwarder;
 pub mod interrupt;
 pub mod iperf;
 pub mod machine;
+pub mod memory;
 pub mod netns;
 pub mod peers;
 pub mod ping;
@@ -20,6 +23,7 @@ pub mod plot;
 pub mod process;
 pub mod report;
 pub mod results;
+pub mod rows;
 pub mod world;
 
 pub use error::{Error, Result};

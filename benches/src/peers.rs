@@ -2,6 +2,7 @@
 
 mod forwarder;
 mod kernel;
+mod strangers;
 mod uapi;
 mod warren;
 
@@ -10,6 +11,7 @@ pub(crate) use uapi::{SOCKETS, is_abandoned_socket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use self::warren::Flavour;
 use crate::process::Process;
 use crate::world::World;
 use crate::{Error, Result, process};
@@ -18,6 +20,9 @@ use crate::{Error, Result, process};
 const WIREGUARD_OVERHEAD: u16 = 80;
 /// Bytes that VXLAN over IPv4 adds.
 const VXLAN_OVERHEAD: u16 = 50;
+
+/// Between a name and its number of workers.
+const WORKERS: &str = "-w";
 
 /// A running tunnel; it ends when this is dropped.
 #[derive(Debug, Default)]
@@ -30,6 +35,8 @@ pub struct Tunnel {
 
 impl Drop for Tunnel {
     fn drop(&mut self) {
+        // All at once: dozens that end one after the other would take their time.
+        self.processes.iter().for_each(Process::ask_to_end);
         self.processes.clear();
         for file in &self.files {
             let _ = std::fs::remove_file(file);
@@ -40,8 +47,7 @@ impl Drop for Tunnel {
 /// How a peer is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// With these lines more in `[overlay]`.
-    Warren(&'static str),
+    Warren(Flavour),
     Veth,
     Vxlan,
     Forwarder,
@@ -59,12 +65,16 @@ pub struct Peer {
     kind: Kind,
 }
 
+const fn suite(overlay: &'static str) -> Kind {
+    Kind::Warren(Flavour { overlay, workers: None })
+}
+
 /// Every peer: name, binary (empty: the kernel), kind.
 const ALL: [(&str, &str, Kind); 10] = [
-    ("warren", "warren", Kind::Warren("")),
-    ("warren-aes-256-gcm", "warren", Kind::Warren("suite = \"aes-256-gcm\"")),
-    ("warren-chacha20-poly1305", "warren", Kind::Warren("suite = \"chacha20-poly1305\"")),
-    ("warren-off", "warren", Kind::Warren("associations = \"off\"")),
+    ("warren", "warren", suite("")),
+    ("warren-aes-256-gcm", "warren", suite("suite = \"aes-256-gcm\"")),
+    ("warren-chacha20-poly1305", "warren", suite("suite = \"chacha20-poly1305\"")),
+    ("warren-off", "warren", suite("associations = \"off\"")),
     ("veth", "", Kind::Veth),
     ("vxlan", "", Kind::Vxlan),
     ("forwarder", "forwarder", Kind::Forwarder),
@@ -76,6 +86,40 @@ const ALL: [(&str, &str, Kind); 10] = [
 /// The names of all peers.
 pub fn names() -> Vec<&'static str> {
     ALL.iter().map(|(name, ..)| *name).collect()
+}
+
+/// Where a name stands among all: as listed, then by workers.
+pub fn order(name: &str) -> (usize, u8) {
+    let (base, workers) = match name.rsplit_once(WORKERS) {
+        Some((base, count)) => (base, count.parse().unwrap_or(0)),
+        None => (name, 0),
+    };
+    (names().iter().position(|known| *known == base).unwrap_or(usize::MAX), workers)
+}
+
+/// True for WireGuard implementations other than Warren.
+pub fn is_stock(name: &str) -> bool {
+    ALL.iter().any(|(known, _, kind)| *known == name && matches!(kind, Kind::Uapi(_)))
+}
+
+/// Each Warren once for every number of workers; the others as they are.
+pub fn with_workers(peers: Vec<Peer>, workers: &[u8]) -> Vec<Peer> {
+    let each = |peer: Peer| match peer.kind {
+        Kind::Warren(flavour) if !workers.is_empty() => {
+            let with = |count: &u8| {
+                // Names live as long as the program: there are a dozen.
+                let name: &'static str = format!("{}{WORKERS}{count}", peer.name).leak();
+                Peer {
+                    name,
+                    program: peer.program.clone(),
+                    kind: Kind::Warren(Flavour { workers: Some(*count), ..flavour }),
+                }
+            };
+            workers.iter().map(with).collect()
+        }
+        _ => vec![peer],
+    };
+    peers.into_iter().flat_map(each).collect()
 }
 
 /// Finds the wanted peers; gives those that are here, and the names and binaries of those that are not.
@@ -117,9 +161,14 @@ impl Peer {
         }
     }
 
-    /// True for real WireGuard implementations other than Warren.
-    pub fn is_stock(&self) -> bool {
-        matches!(self.kind, Kind::Uapi(_))
+    /// True when it can be a hub: what joins exactly two ends cannot.
+    pub fn has_many_peers(&self) -> bool {
+        !matches!(self.kind, Kind::Vxlan | Kind::Forwarder)
+    }
+
+    /// True when its peers are its own business, and not the kernel's.
+    pub fn keeps_peers(&self) -> bool {
+        matches!(self.kind, Kind::Uapi(_) | Kind::Warren(_))
     }
 
     /// Makes the tunnel and waits until it carries a ping.
@@ -132,7 +181,7 @@ impl Peer {
             Kind::Vxlan => kernel::vxlan(world)?,
             Kind::Forwarder => forwarder::start(self.program()?, world)?,
             Kind::Uapi(flags) => uapi::start(self.program()?, flags, world)?,
-            Kind::Warren(overlay) => warren::start(self.program()?, overlay, world)?,
+            Kind::Warren(flavour) => warren::start(self.program()?, flavour, world)?,
         };
         let ready = world.wait_ready();
         for process in &mut tunnel.processes {

@@ -87,13 +87,30 @@ impl Process {
         Ok((field(11) + field(12)) / ticks_per_second())
     }
 
-    /// Peak resident memory, MiB (VmHWM).
+    /// Asks it to end, and does not wait.
+    pub fn ask_to_end(&self) {
+        terminate(self.child.id());
+    }
+
+    /// Peak resident memory, MiB.
     ///
     /// # Errors
     /// When it has ended.
     pub fn peak_mib(&self) -> Result<f64> {
+        self.status_mib("VmHWM:")
+    }
+
+    /// Resident memory now, MiB.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn resident_mib(&self) -> Result<f64> {
+        self.status_mib("VmRSS:")
+    }
+
+    fn status_mib(&self, key: &str) -> Result<f64> {
         let text = self.proc_file("status")?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
         let kib: f64 = line.split_whitespace().next().and_then(|field| field.parse().ok()).unwrap_or(0.0);
         Ok(kib / 1024.0)
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::cases::{Case, Taken};
+use crate::peers::order;
 use crate::world::Topology;
 
 /// What a series of values belongs to.
@@ -69,6 +70,14 @@ impl Results {
         places.sort_unstable();
         places.dedup();
         places
+    }
+
+    /// Peers that have values, in the order in which all are listed.
+    pub fn peers(&self) -> Vec<&'static str> {
+        let mut peers: Vec<_> = self.series.keys().map(|key| key.peer).collect();
+        peers.sort_unstable_by_key(|peer| (order(peer), *peer));
+        peers.dedup();
+        peers
     }
 
     /// The line of a series.

@@ -8,6 +8,8 @@
 //! pods:  [pod1] ─── [node1] eth0 ──────── eth0 [node2] ─── [pod2]
 //!        10.89.1.2  10.89.1.1             10.89.2.1        10.89.2.2: who talks
 //! ```
+//!
+//! More than two nodes hang on one switch; node 1 is the hub, the others know only it.
 
 use std::fmt;
 use std::fs;
@@ -32,6 +34,8 @@ pub enum Topology {
     Nodes,
     /// Pod, node, tunnel, node, Pod.
     Pods,
+    /// Nobody: what is measured inside one process. Has no world.
+    Memory,
 }
 
 impl fmt::Display for Topology {
@@ -39,6 +43,7 @@ impl fmt::Display for Topology {
         f.write_str(match self {
             Self::Nodes => "nodes",
             Self::Pods => "pods",
+            Self::Memory => "memory",
         })
     }
 }
@@ -64,8 +69,12 @@ pub struct World {
     pub underlay_mtu: u16,
     /// MTU inside the tunnel, and of the Pods.
     pub mtu: u16,
-    /// Node 1 and node 2.
-    pub nodes: [Namespace; 2],
+    /// Node 1, node 2, and so on.
+    nodes: Vec<Namespace>,
+    /// What joins more than two.
+    switch: Option<Namespace>,
+    /// Made-up peers that node 1 knows beside the real ones.
+    pub strangers: usize,
     /// Pod 1 and Pod 2, or none.
     pub pods: Vec<Namespace>,
     /// For keys, configuration and logs; 0700.
@@ -73,34 +82,65 @@ pub struct World {
 }
 
 impl World {
-    /// Makes it, with everything but the tunnel.
+    /// Makes two nodes, with everything but the tunnel.
     ///
     /// # Errors
     /// Without root.
     pub fn build(topology: Topology, underlay_mtu: u16, mtu: u16) -> Result<Self> {
-        let folder = make_folder()?;
-        let nodes = [Namespace::make("node1")?, Namespace::make("node2")?];
-        let pods = match topology {
-            Topology::Nodes => Vec::new(),
-            Topology::Pods => vec![Namespace::make("pod1")?, Namespace::make("pod2")?],
-        };
-        let world = Self { topology, underlay_mtu, mtu, nodes, pods, folder };
-        world.wire()?;
+        let mut world = Self::empty(topology, underlay_mtu, mtu, 2)?;
+        if topology == Topology::Pods {
+            world.pods = vec![Namespace::make("pod1")?, Namespace::make("pod2")?];
+        }
+        let (one, two) = (world.node(1), world.node(2));
+        one.ip(&format!(
+            "link add eth0 mtu {underlay_mtu} type veth peer name eth0 mtu {underlay_mtu} netns {}\n",
+            two.name()
+        ))?;
         for number in [1, 2] {
+            world.address(number)?;
             world.connect_pod(number)?;
         }
         Ok(world)
     }
 
-    fn wire(&self) -> Result<()> {
-        let [one, two] = &self.nodes;
-        let mtu = self.underlay_mtu;
-        one.ip(&format!(
-            "link add eth0 mtu {mtu} type veth peer name eth0 mtu {mtu} netns {}\n\
-             addr add 10.77.0.1/24 dev eth0\nlink set eth0 up\n",
-            two.name()
-        ))?;
-        two.ip("addr add 10.77.0.2/24 dev eth0\nlink set eth0 up\n")
+    /// Makes a hub and `spokes` nodes around it, with everything but the tunnels.
+    ///
+    /// # Errors
+    /// Without root.
+    pub fn star(underlay_mtu: u16, mtu: u16, spokes: u8) -> Result<Self> {
+        let mut world = Self::empty(Topology::Nodes, underlay_mtu, mtu, spokes + 1)?;
+        let switch = Namespace::make("switch")?;
+        switch.ip("link add br0 type bridge\nlink set br0 up\n")?;
+        for number in world.numbers() {
+            switch.ip(&format!(
+                "link add port{number} mtu {underlay_mtu} type veth peer name eth0 mtu {underlay_mtu} netns {}\n\
+                 link set port{number} master br0 up\n",
+                world.node(number).name()
+            ))?;
+            world.address(number)?;
+        }
+        world.switch = Some(switch);
+        Ok(world)
+    }
+
+    fn empty(topology: Topology, underlay_mtu: u16, mtu: u16, count: u8) -> Result<Self> {
+        let folder = make_folder()?;
+        let nodes = (1..=count).map(|number| Namespace::make(&format!("node{number}"))).collect::<Result<_>>()?;
+        Ok(Self { topology, underlay_mtu, mtu, nodes, switch: None, strangers: 0, pods: Vec::new(), folder })
+    }
+
+    /// The numbers of the nodes.
+    pub fn numbers(&self) -> std::ops::RangeInclusive<u8> {
+        1..=self.nodes.len() as u8
+    }
+
+    /// Whom a node has a tunnel with: the hub with everybody, everybody with the hub.
+    pub fn neighbours(&self, number: u8) -> Vec<u8> {
+        if number == 1 { self.numbers().skip(1).collect() } else { vec![1] }
+    }
+
+    fn address(&self, number: u8) -> Result<()> {
+        self.node(number).ip(&format!("addr add 10.77.0.{number}/24 dev eth0\nlink set eth0 up\n"))
     }
 
     fn connect_pod(&self, number: u8) -> Result<()> {
@@ -117,9 +157,9 @@ impl World {
         process::run(node.command("sh").args(["-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"])).map(drop)
     }
 
-    /// Node 1 or 2.
+    /// A node, from 1 on.
     pub fn node(&self, number: u8) -> &Namespace {
-        if number == 1 { &self.nodes[0] } else { &self.nodes[1] }
+        &self.nodes[usize::from(number) - 1]
     }
 
     /// Where the one that sends lives.
@@ -135,8 +175,8 @@ impl World {
     /// The address of the one that receives.
     pub fn target(&self) -> &'static str {
         match self.topology {
-            Topology::Nodes => "10.88.0.2",
             Topology::Pods => "10.89.2.2",
+            _ => "10.88.0.2",
         }
     }
 
@@ -145,29 +185,37 @@ impl World {
     /// # Errors
     /// When `ip` refuses.
     pub fn attach(&self, number: u8, device: &str) -> Result<()> {
-        let (mtu, other) = (self.mtu, 3 - number);
-        let pods = match self.topology {
-            Topology::Nodes => String::new(),
-            Topology::Pods => format!("route add 10.89.{other}.0/24 dev {device} src 10.88.0.{number}\n"),
-        };
+        let mtu = self.mtu;
+        let pods = self.pod_route(number, &format!("dev {device} src 10.88.0.{number}"));
         self.node(number)
             .ip(&format!("addr add 10.88.0.{number}/24 dev {device}\nlink set {device} mtu {mtu} up\n{pods}"))
     }
 
-    /// Waits until a ping comes back.
+    /// The command that leads a node to the other's Pods, if there are any.
+    pub fn pod_route(&self, number: u8, way: &str) -> String {
+        let other = 3u8.saturating_sub(number);
+        if self.pods.is_empty() { String::new() } else { format!("route add 10.89.{other}.0/24 {way}\n") }
+    }
+
+    /// Waits until pings come back from everybody whom the client talks to.
     ///
     /// # Errors
-    /// When none does in time.
+    /// When one does not in time.
     pub fn wait_ready(&self) -> Result<()> {
+        let spokes = self.numbers().skip(2).map(|number| format!("10.88.0.{number}"));
+        std::iter::once(self.target().to_owned()).chain(spokes).try_for_each(|target| self.wait_ping(&target))
+    }
+
+    fn wait_ping(&self, target: &str) -> Result<()> {
         let limit = Instant::now() + READY_LIMIT;
         while Instant::now() < limit {
             interrupt::check()?;
-            let arguments = ["-n", "-q", "-c", "1", "-W", "0.2", self.target()];
+            let arguments = ["-n", "-q", "-c", "1", "-W", "0.2", target];
             if process::output(self.client().command("ping").args(arguments))?.status.success() {
                 return Ok(());
             }
         }
-        Err(Error::new(format!("no ping reaches {} within {} s", self.target(), READY_LIMIT.as_secs())))
+        Err(Error::new(format!("no ping reaches {target} within {} s", READY_LIMIT.as_secs())))
     }
 
     /// A file of this run.

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use warren_benches::cases::{self, Case};
+use warren_benches::cases::Case;
 use warren_benches::plan::Plan;
+use warren_benches::rows::{self, Row};
 use warren_benches::world::Topology;
 use warren_benches::{Error, Result, interrupt, machine, peers};
 
@@ -15,14 +16,18 @@ struct Arguments {
     /// The essentials in under two minutes (default)
     #[arg(long, conflicts_with = "full")]
     quick: bool,
-    /// Every peer, case, topology and MTU; takes about an hour
+    /// Every peer, case, topology and MTU; takes hours, and says how many
     #[arg(long)]
     full: bool,
+    /// What one row of the bars needs: tcp, tcp9000, udp, cpu400, rttload, rss, idle-peers, many, workers, pipeline
+    #[arg(long, conflicts_with = "quick")]
+    row: Option<Row>,
     /// Peers: warren (its defaults), warren-aes-256-gcm, warren-chacha20-poly1305, warren-off (no associations), veth,
     /// vxlan, forwarder, wireguard-go, gotatun, boringtun
     #[arg(long, value_delimiter = ',')]
     peers: Option<Vec<String>>,
-    /// Cases: rtt, tcp1, tcp4, tcp400, rtt-load, udp64, udp1200, memory
+    /// Cases: rtt, tcp1, tcp4, tcp8, tcp32, cpu400, rttload, udp64, udp1200, iperf64, iperf1200, rss, hub32, idle-peers,
+    /// pipeline, handshakes, exchanges, reconcile
     #[arg(long, value_delimiter = ',')]
     cases: Option<Vec<Case>>,
     /// Topologies: nodes, pods
@@ -31,6 +36,9 @@ struct Arguments {
     /// Underlay MTUs
     #[arg(long, value_delimiter = ',')]
     mtus: Option<Vec<u16>>,
+    /// Each Warren once for every number of workers
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u8).range(1..=64))]
+    workers: Option<Vec<u8>>,
     /// Interleaved runs
     #[arg(long)]
     runs: Option<usize>,
@@ -46,9 +54,6 @@ struct Arguments {
     #[arg(long, hide = true)]
     spin: bool,
 }
-
-/// The peers of a quick run.
-const QUICK: [&str; 5] = ["warren", "forwarder", "wireguard-go", "gotatun", "boringtun"];
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -77,20 +82,20 @@ fn run(arguments: Arguments) -> Result<String> {
 }
 
 fn plan(arguments: Arguments) -> Result<Plan> {
-    let full = arguments.full;
-    let standard = if full { peers::names() } else { QUICK.to_vec() };
-    let wanted = arguments.peers.unwrap_or_else(|| standard.into_iter().map(str::to_owned).collect());
+    let row = arguments.row.unwrap_or(if arguments.full { rows::FULL } else { rows::QUICK });
+    let thorough = arguments.full || arguments.row.is_some();
+    let wanted = arguments.peers.unwrap_or_else(|| row.peers.iter().map(|name| (*name).to_owned()).collect());
     let (peers, absent) = peers::find(&wanted, &arguments.path)?;
-    let all = || cases::ALL.map(|(case, _)| case).to_vec();
+    let workers = arguments.workers.unwrap_or_else(|| row.workers.to_vec());
     Ok(Plan {
-        peers,
+        peers: peers::with_workers(peers, &workers),
         absent,
-        cases: arguments.cases.unwrap_or_else(|| if full { all() } else { vec![Case::Tcp1, Case::Memory] }),
-        topologies: arguments.topologies.unwrap_or_else(|| vec![Topology::Nodes, Topology::Pods]),
-        mtus: arguments.mtus.unwrap_or_else(|| if full { vec![1500, 9000] } else { vec![1500] }),
-        runs: arguments.runs.unwrap_or(if full { 5 } else { 3 }).max(1),
-        seconds: f64::from(arguments.seconds.unwrap_or(if full { 5 } else { 2 })),
-        warm_up: 1.0,
+        cases: arguments.cases.unwrap_or_else(|| row.cases.to_vec()),
+        topologies: arguments.topologies.unwrap_or_else(|| row.topologies.to_vec()),
+        mtus: arguments.mtus.unwrap_or_else(|| row.mtus.to_vec()),
+        runs: arguments.runs.unwrap_or(if thorough { 5 } else { 3 }).max(1),
+        seconds: f64::from(arguments.seconds.unwrap_or(if thorough { 4 } else { 2 })),
+        warm_up: if thorough { 1.0 } else { 0.5 },
         out: arguments.out,
         say: |line| eprintln!("{line}"),
     })

@@ -2,16 +2,12 @@
 
 use super::Tunnel;
 use crate::Result;
-use crate::world::{Topology, World};
+use crate::world::World;
 
 /// The wire itself, with the tunnel addresses on it.
 pub(super) fn veth(world: &World) -> Result<Tunnel> {
-    for number in [1, 2] {
-        let other = 3 - number;
-        let pods = match world.topology {
-            Topology::Nodes => String::new(),
-            Topology::Pods => format!("route add 10.89.{other}.0/24 via 10.77.0.{other}\n"),
-        };
+    for number in world.numbers() {
+        let pods = world.pod_route(number, &format!("via 10.77.0.{}", 3u8.saturating_sub(number)));
         world.node(number).ip(&format!("addr add 10.88.0.{number}/24 dev eth0\n{pods}"))?;
     }
     Ok(Tunnel::default())
@@ -21,10 +17,7 @@ pub(super) fn veth(world: &World) -> Result<Tunnel> {
 pub(super) fn vxlan(world: &World) -> Result<Tunnel> {
     for number in [1, 2] {
         let (other, mtu) = (3 - number, world.mtu);
-        let pods = match world.topology {
-            Topology::Nodes => String::new(),
-            Topology::Pods => format!("route add 10.89.{other}.0/24 via 10.88.0.{other}\n"),
-        };
+        let pods = world.pod_route(number, &format!("via 10.88.0.{other}"));
         world.node(number).ip(&format!(
             "link add vxlan0 mtu {mtu} type vxlan id 42 local 10.77.0.{number} remote 10.77.0.{other} dstport 4789 dev eth0\n\
              addr add 10.88.0.{number}/24 dev vxlan0\nlink set vxlan0 up\n{pods}"

@@ -1,6 +1,6 @@
 //! Userspace WireGuard that `wg` configures through a socket in /var/run/wireguard: wireguard-go, gotatun, boringtun.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixStream;
@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::Tunnel;
+use super::strangers::strangers;
 use crate::process::Process;
 use crate::world::World;
 use crate::{Error, Result, netns, process};
@@ -22,10 +23,10 @@ const DEVICE: &str = "wb";
 const SOCKET_LIMIT: Duration = Duration::from_secs(5);
 
 pub(super) fn start(program: &Path, flags: &[&str], world: &World) -> Result<Tunnel> {
-    let keys = [make_key(world, 1)?, make_key(world, 2)?];
-    let mut tunnel = Tunnel { processes: Vec::new(), files: vec![socket(1), socket(2)] };
+    let keys = world.numbers().map(|number| make_key(world, number)).collect::<Result<Vec<_>>>()?;
+    let mut tunnel = Tunnel { processes: Vec::new(), files: world.numbers().map(socket).collect() };
     // One after the other: two that start at once race for the folder of their sockets.
-    for number in [1, 2] {
+    for number in world.numbers() {
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut command = world.node(number).command(&program.to_string_lossy());
         command.args(flags).arg(device(number)).env("WG_PROCESS_FOREGROUND", "1").env("LOG_LEVEL", "error");
@@ -35,8 +36,8 @@ pub(super) fn start(program: &Path, flags: &[&str], world: &World) -> Result<Tun
         wait_socket(number, &mut process)?;
         tunnel.processes.push(process);
     }
-    for (number, own, other) in [(1, &keys[0], &keys[1]), (2, &keys[1], &keys[0])] {
-        configure(world, number, own, &other.public)?;
+    for number in world.numbers() {
+        configure(world, number, &keys)?;
         world.attach(number, &device(number))?;
     }
     Ok(tunnel)
@@ -98,12 +99,25 @@ fn wait_socket(number: u8, process: &mut Process) -> Result<()> {
     Ok(())
 }
 
-fn configure(world: &World, number: u8, own: &Key, public: &str) -> Result<()> {
-    let other = 3 - number;
-    let allowed = format!("10.88.0.{other}/32,10.89.{other}.0/24");
-    let endpoint = format!("10.77.0.{other}:{PORT}");
+fn configure(world: &World, number: u8, keys: &[Key]) -> Result<()> {
+    let device = device(number);
     let mut command = world.node(number).command("wg");
-    command.args(["set", &device(number), "listen-port", PORT, "private-key"]).arg(&own.file);
-    command.args(["peer", public, "endpoint", &endpoint, "allowed-ips", &allowed]);
-    process::run(&mut command).map(drop)
+    command.args(["set", &device, "listen-port", PORT, "private-key"]).arg(&keys[usize::from(number) - 1].file);
+    process::run(&mut command)?;
+    let mut peers = String::new();
+    for other in world.neighbours(number) {
+        let public = &keys[usize::from(other) - 1].public;
+        peers += &section(public, &format!("10.77.0.{other}"), &format!("10.88.0.{other}/32,10.89.{other}.0/24"));
+    }
+    if number == 1 {
+        peers.extend(strangers(world.strangers).map(|one| section(&one.public_key, &one.host, &one.cidr)));
+    }
+    let file = world.file(&format!("node{number}.conf"));
+    fs::write(&file, peers).map_err(|error| Error::new(format!("cannot write {}: {error}", file.display())))?;
+    let mut command = world.node(number).command("wg");
+    process::run(command.args(["addconf", &device]).arg(&file)).map(drop)
+}
+
+fn section(public: &str, host: &str, allowed: &str) -> String {
+    format!("[Peer]\nPublicKey = {public}\nEndpoint = {host}:{PORT}\nAllowedIPs = {allowed}\n")
 }

@@ -1,10 +1,11 @@
-//! Warren itself: two agents with each other as static peers.
+//! Warren itself: agents with each other as static peers.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use super::Tunnel;
+use super::strangers::{Stranger, strangers};
 use super::uapi::{public_key, write_secret};
 use crate::process::Process;
 use crate::world::World;
@@ -12,15 +13,27 @@ use crate::{Error, Result, process};
 
 const PORT: u16 = 51840;
 
-pub(super) fn start(program: &Path, overlay: &str, world: &World) -> Result<Tunnel> {
-    for number in [1, 2] {
+/// What differs between one Warren and another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Flavour {
+    /// A line for `[overlay]`.
+    pub(super) overlay: &'static str,
+    /// Threads; the default without.
+    pub(super) workers: Option<u8>,
+}
+
+pub(super) fn start(program: &Path, flavour: Flavour, world: &World) -> Result<Tunnel> {
+    let mut keys = Vec::new();
+    for number in world.numbers() {
         let private = process::run(Command::new("wg").arg("genkey"))?;
-        write_secret(&world.file(&format!("node{number}.key")), &private)?;
+        let file = world.file(&format!("node{number}.key"));
+        write_secret(&file, &private)?;
+        keys.push(public_key(&file)?);
     }
     let mut tunnel = Tunnel::default();
-    for number in [1u8, 2] {
+    for number in world.numbers() {
         let file = world.file(&format!("node{number}.toml"));
-        let written = fs::write(&file, config(world, overlay, number)?);
+        let written = fs::write(&file, config(world, flavour, number, &keys));
         written.map_err(|error| Error::new(format!("cannot write {}: {error}", file.display())))?;
         let mut command = world.node(number).command(&program.to_string_lossy());
         command.arg("up").arg("--config").arg(&file);
@@ -30,11 +43,21 @@ pub(super) fn start(program: &Path, overlay: &str, world: &World) -> Result<Tunn
     Ok(tunnel)
 }
 
-fn config(world: &World, overlay: &str, number: u8) -> Result<String> {
-    let (other, mtu) = (3 - number, world.mtu);
-    let folder = world.folder.display();
-    let public = public_key(&world.file(&format!("node{other}.key")))?;
-    Ok(format!(
+fn config(world: &World, flavour: Flavour, number: u8, keys: &[String]) -> String {
+    let mut text = node(world, flavour, number);
+    for other in world.neighbours(number) {
+        text += &peer(other, &keys[usize::from(other) - 1]);
+    }
+    if number == 1 {
+        text.extend(strangers(world.strangers).map(|one| stranger(&one)));
+    }
+    text
+}
+
+fn node(world: &World, flavour: Flavour, number: u8) -> String {
+    let (mtu, folder, overlay) = (world.mtu, world.folder.display(), flavour.overlay);
+    let workers = flavour.workers.unwrap_or(0);
+    format!(
         r#"[node]
 name = "node{number}"
 addresses = ["10.77.0.{number}"]
@@ -46,20 +69,43 @@ run_dir = "{folder}/run{number}"
 
 [overlay]
 address = ["10.88.0.{number}"]
-networks = ["10.88.0.0/24", "10.89.0.0/16"]
+networks = ["10.88.0.0/24", "10.89.0.0/16", "10.128.0.0/9"]
 mtu = {mtu}
 {overlay}
 
 [underlay]
 port = {PORT}
 
+[workers]
+count = {workers}
+"#
+    )
+}
+
+fn peer(number: u8, public: &str) -> String {
+    format!(
+        r#"
 [[peer]]
-name = "node{other}"
+name = "node{number}"
 public_key = "{public}"
-endpoint = "10.77.0.{other}:{PORT}"
-cidrs = ["10.88.0.{other}/32", "10.89.{other}.0/24"]
-addresses = ["10.77.0.{other}"]
+endpoint = "10.77.0.{number}:{PORT}"
+cidrs = ["10.88.0.{number}/32", "10.89.{number}.0/24"]
+addresses = ["10.77.0.{number}"]
 associations = true
 "#
-    ))
+    )
+}
+
+fn stranger(one: &Stranger) -> String {
+    let Stranger { number, public_key, host, cidr } = one;
+    format!(
+        r#"
+[[peer]]
+name = "stranger{number}"
+public_key = "{public_key}"
+endpoint = "{host}:{PORT}"
+cidrs = ["{cidr}"]
+associations = true
+"#
+    )
 }
