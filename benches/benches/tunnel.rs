@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use warren_crypto::PrivateKey;
+use warren_benches::memory::pipeline::{at_rest, shake};
 use warren_crypto::message::{BUFFER_LEN, DATA_OVERHEAD, INITIATION_LEN};
-use warren_crypto::tunnel::{Identity, Opened, Tunnel, TunnelConfig};
+use warren_crypto::tunnel::{Opened, Tunnel};
 
 /// Inner packet lengths, in bytes: small ones, and full ones where the underlay carries 1500 and 9000.
 const SIZES: [usize; 4] = [64, 256, 1420, 8900];
@@ -15,30 +15,14 @@ const SIZES: [usize; 4] = [64, 256, 1420, 8900];
 const AHEAD: usize = 64;
 const FROM: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-fn at_rest() -> [Tunnel; 2] {
-    let identities = [(); 2].map(|()| Identity::new(PrivateKey::generate(), u64::MAX));
-    [0, 1].map(|side| {
-        let peer = identities[1 - side].public;
-        let config = TunnelConfig { peer, preshared_key: None, persistent_keepalive: None, number: side as u32 };
-        Tunnel::new(&identities[side], config)
-    })
-}
-
-fn shake([a, b]: &mut [Tunnel; 2], buffers: &mut [Vec<u8>; 3]) {
-    let [initiation, response, last] = buffers;
-    let len = a.initiate(0, initiation).expect("a tunnel at rest initiates");
-    let Ok(Opened::Reply(reply)) = b.open(FROM, &initiation[..len], response) else { panic!("no response") };
-    let Ok(Opened::Reply(reply)) = a.open(FROM, reply, initiation) else { panic!("no confirmation") };
-    assert!(matches!(b.open(FROM, reply, last), Ok(Opened::Keepalive)));
-}
-
-fn buffers() -> [Vec<u8>; 3] {
-    [(); 3].map(|()| vec![0; BUFFER_LEN])
+fn buffers() -> [Vec<u8>; 2] {
+    [(); 2].map(|()| vec![0; BUFFER_LEN])
 }
 
 fn ready() -> [Tunnel; 2] {
     let mut ends = at_rest();
-    shake(&mut ends, &mut buffers());
+    let [a, b] = &mut ends;
+    shake(a, b, &mut buffers());
     ends
 }
 
@@ -110,7 +94,7 @@ impl Opening {
 fn handshake(c: &mut Criterion) {
     let mut buffers = buffers();
     c.bench_function("tunnel/handshake", |bencher| {
-        bencher.iter_batched_ref(at_rest, |ends| shake(ends, &mut buffers), BatchSize::SmallInput);
+        bencher.iter_batched_ref(at_rest, |[a, b]| shake(a, b, &mut buffers), BatchSize::SmallInput);
     });
 }
 
