@@ -32,8 +32,8 @@ use tokio::sync::mpsc;
 use crate::config::Mode;
 use crate::status::GuardStatus;
 pub use discover::{Underlay, UnderlayDevice};
-use guard::Guard;
-use monitor::{Heard, Repairs};
+use guard::{Guard, Touched};
+use monitor::{Ears, Repairs};
 use netlink::Netlink;
 pub use survey::{Survey, survey};
 use sysctl::Sysctls;
@@ -130,7 +130,7 @@ pub struct Host {
     guard: Guard,
     sysctls: Sysctls,
     repairs: Arc<Repairs>,
-    heard: Arc<Heard>,
+    heard: Arc<Ears>,
     last: Option<Desired>,
     state_dir: PathBuf,
 }
@@ -146,7 +146,7 @@ impl Host {
             guard: Guard::new(state_dir),
             sysctls: Sysctls::open(state_dir),
             repairs: Arc::new(Repairs::new()),
-            heard: Arc::new(Heard::default()),
+            heard: Arc::new(Ears::default()),
             last: None,
             state_dir: state_dir.to_owned(),
         })
@@ -158,10 +158,11 @@ impl Host {
     /// When `nft` is missing or refuses, or when `desired` would cut off the node itself.
     pub fn guard(&mut self, desired: &Desired) -> Result<Applied, HostError> {
         validate(desired)?;
-        let touched = self.heard.touched();
+        let (nftables, traffic_control) = (self.heard.nftables.touched(), self.heard.traffic_control.touched());
+        let touched = Touched { nftables, traffic_control };
         let applied = self.guard.apply(desired, touched);
         if applied.is_err() {
-            self.heard.touch();
+            self.distrust();
         }
         Ok(Applied { writes: applied? })
     }
@@ -213,7 +214,14 @@ impl Host {
 
     /// The next [`Host::apply`] looks at the guard whatever was heard.
     pub fn distrust(&self) {
-        self.heard.touch();
+        self.heard.nftables.touch();
+        self.heard.traffic_control.touch();
+    }
+
+    /// Where the guard does not see what traffic control redirects, one sentence each: what, where, what to do. The rest
+    /// of the guard stands.
+    pub fn gaps(&self) -> &[String] {
+        self.guard.gaps()
     }
 
     /// How often [`Host::apply`] found something undone although nothing new was asked for.

@@ -85,7 +85,7 @@ fn in_strict_nothing_of_the_overlay_passes_in_clear_and_without_the_guard_it_doe
         assert!(passes(&pod, &stranger), "the control: without a guard a Pod's packet leaves in clear");
         assert!(passes(&stranger, &pod), "the control: without a guard a packet comes in in clear");
         let mut host = space.host();
-        assert_eq!(host.guard(&only_guard(&desired())).expect("loads").writes, 1);
+        assert_eq!(host.guard(&only_guard(&desired())).expect("loads").writes, 2, "rules and a filter");
         assert!(!passes(&pod, &stranger));
         assert!(!passes(&stranger, &pod));
         let counted = host.guard_counters().await;
@@ -131,6 +131,45 @@ fn in_mode_nodes_only_the_tunnel_and_exempt_ports_pass_between_nodes() {
         assert!(passes(&here, &there) && passes(&there, &here), "our own datagrams");
         let (here, there) = (bound("192.168.77.1:7001"), outside.socket("192.168.77.2:2380"));
         assert!(passes(&here, &there) && passes(&there, &here), "an exempt port");
+    });
+}
+
+/// What leaves, seen by the filter of traffic control alone.
+#[test]
+#[ignore = "needs root"]
+fn without_nftables_the_filter_refuses_and_lets_pass_the_same_on_the_way_out() {
+    Space::enter(|space| async move {
+        let outside = Outside::new();
+        let (pod, stranger) = (bound("10.42.1.1:7000"), outside.socket("10.42.9.9:7000"));
+        let mut host = space.host();
+        let mut guarded = |change: fn(&mut Desired)| {
+            let mut wanted = desired();
+            change(&mut wanted);
+            host.guard(&wanted).expect("loads");
+            run("nft", &["flush", "ruleset"]);
+            passes(&pod, &stranger)
+        };
+        let strict = |_: &mut Desired| {};
+        let permissive = |wanted: &mut Desired| wanted.enforcement = Enforcement::Permissive;
+        let proven = |wanted: &mut Desired| {
+            wanted.enforcement = Enforcement::Permissive;
+            wanted.proven_cidrs.insert("10.42.9.0/24".parse().expect("a prefix"));
+        };
+        assert!(!guarded(strict) && guarded(permissive) && !guarded(proven));
+        let ports = [(7000, 7000), (51840, 51841), (7001, 2380), (2379, 7002)];
+        for mode in [Mode::Pods, Mode::Nodes] {
+            let wanted = Desired { mode, ..desired() };
+            host.guard(&wanted).expect("loads");
+            run("nft", &["flush", "ruleset"]);
+            let counted = host.guard_counters().await.refused;
+            let reached = ports.map(|(from, to)| {
+                let to = outside.socket(&format!("192.168.77.2:{to}"));
+                passes(&bound(&format!("192.168.77.1:{from}")), &to)
+            });
+            assert_eq!(reached, [mode == Mode::Pods, true, true, true], "{mode:?}");
+            let counted = host.guard_counters().await.refused - counted;
+            assert_eq!(counted, if mode == Mode::Pods { 0 } else { 3 }, "{mode:?}");
+        }
     });
 }
 

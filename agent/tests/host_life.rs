@@ -13,6 +13,7 @@ fn dump() -> Vec<String> {
     let commands = ["-j address", "-j route show table all", "-j -6 route show table all", "-j rule", "-j -6 rule"];
     let mut dump: Vec<_> = commands.iter().map(|command| ip(command)).collect();
     dump.push(run("nft", &["list", "ruleset"]));
+    dump.push(run("tc", &["qdisc", "show"]));
     dump.push(run("sysctl", &["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding", "net.ipv6.conf.eth0.accept_ra"]));
     dump
 }

@@ -2,9 +2,9 @@
 
 use crate::namespace::Namespace;
 
-/// Links, addresses, rules, routes, nftables and kernel parameters of a namespace, without what changes by itself.
+/// Links, addresses, rules, routes, nftables, qdiscs and kernel parameters of a namespace, without what changes by itself.
 pub fn dump(namespace: &Namespace) -> String {
-    let commands: [&[&str]; 8] = [
+    let commands: [&[&str]; 9] = [
         &["ip", "-o", "link", "show"],
         &["ip", "-o", "addr", "show"],
         &["ip", "-4", "rule", "show"],
@@ -12,6 +12,7 @@ pub fn dump(namespace: &Namespace) -> String {
         &["ip", "-4", "route", "show", "table", "all"],
         &["ip", "-6", "route", "show", "table", "all"],
         &["nft", "-s", "list", "ruleset"],
+        &["tc", "qdisc", "show"],
         &["sysctl", "-a", "--pattern", r"net\.ipv[46]\.(conf|ip_forward|fib_)|net\.ipv4\.conf|src_valid_mark"],
     ];
     let one = |argv: &[&str]| format!("# {}\n{}", argv.join(" "), settled(&namespace.run(argv)));

@@ -118,13 +118,14 @@ fn an_agent_that_starts_under_traffic_leaves_nothing_in_clear() {
 
 #[test]
 fn what_somebody_deletes_is_repaired_and_nothing_is_in_clear_meanwhile() {
-    let deletions: [&[&str]; 6] = [
+    let deletions: [&[&str]; 7] = [
         &["ip", "-4", "route", "flush", "table", "51840"],
         &["ip", "-6", "route", "flush", "table", "51840"],
         &["ip", "-4", "rule", "del", "pref", "90"],
         &["ip", "addr", "flush", "dev", "warren0"],
         &["ip", "link", "set", "warren0", "down"],
         &["nft", "flush", "ruleset"],
+        &["tc", "qdisc", "del", "dev", "eth0", "clsact"],
     ];
     let pair = pair();
     pair.connected();

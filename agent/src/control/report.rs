@@ -138,7 +138,8 @@ impl Control {
             .underlay_devices
             .is_empty()
             .then(|| "no underlay device was found, so the guard watches none: set underlay.devices".to_owned());
-        host.chain(unguarded).chain(inside).chain(registries).chain(silent).chain(held).collect()
+        let gaps = self.host.gaps().iter().cloned();
+        host.chain(unguarded).chain(gaps).chain(inside).chain(registries).chain(silent).chain(held).collect()
     }
 }
 

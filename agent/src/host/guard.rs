@@ -1,17 +1,32 @@
 //! The guard: nftables rules that outlive the process. On underlay devices, both directions, no packet from or to an
 //! overlay prefix in clear; in mode `nodes` nor between node addresses. Removed by `warren cleanup` only.
 //!
+//! Beside the rules stands a filter of traffic control on each of these devices: it sees what traffic control redirects
+//! past every hook of nftables (eBPF host routing does).
+//!
 //! Whether what is loaded is still what was loaded is told by comparing the kernel's listing with the one taken right
 //! after loading, counters and handles aside.
 
+mod cbpf;
+mod clsact;
+mod membership;
+mod message;
+mod program;
+mod request;
 mod ruleset;
 mod saved;
+mod wanted;
 
 use nftables::helper::{DEFAULT_ARGS, DEFAULT_NFT, NftablesError, apply_ruleset_raw, get_current_ruleset_raw};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use clsact::Filters;
+pub(in crate::host) use message::concerns_guard;
+use request::Kernel;
 pub use saved::load_saved;
+use wanted::Wanted;
 
 use super::{Desired, HostError};
 use crate::status::GuardStatus;
@@ -23,8 +38,16 @@ pub const TABLE: &str = "warren";
 pub(super) struct Guard {
     state_dir: PathBuf,
     loaded: Option<Loaded>,
+    filters: Filters,
     /// The devices with egress hooks and their numbers.
-    devices: Vec<(String, String)>,
+    devices: Vec<(String, u32)>,
+}
+
+/// What somebody may have changed since the guard was last looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Touched {
+    pub(super) nftables: bool,
+    pub(super) traffic_control: bool,
 }
 
 struct Loaded {
@@ -34,16 +57,27 @@ struct Loaded {
 
 impl Guard {
     pub(super) fn new(state_dir: &Path) -> Self {
-        Self { state_dir: state_dir.to_owned(), loaded: saved::read(state_dir).map(Loaded::from), devices: Vec::new() }
+        let loaded = saved::read(state_dir).map(Loaded::from);
+        Self { state_dir: state_dir.to_owned(), loaded, filters: Filters::default(), devices: Vec::new() }
     }
 
-    /// Loads what `desired` asks for unless it is there; gives the number of writes. Unless somebody `touched` nftables,
-    /// what was seen loaded still is.
-    pub(super) fn apply(&mut self, desired: &Desired, touched: bool) -> Result<u32, HostError> {
-        let devices = present(&desired.underlay_devices);
-        let ruleset = ruleset::build(desired, &devices.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>());
-        // A device that was made anew under its old name has lost its egress hook.
-        let touched = std::mem::replace(&mut self.devices, devices.clone()) != devices || touched;
+    /// Loads what `desired` asks for unless it is there; gives the number of writes. Unless somebody `touched` it, what
+    /// was seen loaded still is.
+    pub(super) fn apply(&mut self, desired: &Desired, touched: Touched) -> Result<u32, HostError> {
+        let devices = present(&desired.underlay_devices)?;
+        let wanted = Wanted::of(desired, devices.iter().map(|(name, _)| name.clone()).collect());
+        // A device that was made anew under its old name has lost its egress hooks.
+        let anew = std::mem::replace(&mut self.devices, devices.clone()) != devices;
+        let writes = self.rules(ruleset::build(desired, &wanted), touched.nftables || anew)?;
+        Ok(writes + self.filters.apply(&wanted, touched.traffic_control || anew))
+    }
+
+    /// Where the guard does not see what traffic control redirects, one sentence each.
+    pub(super) fn gaps(&self) -> &[String] {
+        self.filters.gaps()
+    }
+
+    fn rules(&mut self, ruleset: Value, touched: bool) -> Result<u32, HostError> {
         let still = |loaded: &Loaded| !touched || list() == loaded.listing;
         let intact = |loaded: &Loaded| loaded.ruleset == ruleset && is_loaded(&loaded.listing) && still(loaded);
         if self.loaded.as_ref().is_some_and(intact) {
@@ -67,10 +101,13 @@ impl From<(Value, Value)> for Loaded {
 }
 
 /// Egress hooks hang on devices that exist; each with its number.
-fn present(devices: &std::collections::BTreeSet<String>) -> Vec<(String, String)> {
-    let number =
-        |device: &String| std::fs::read_to_string(Path::new("/sys/class/net").join(device).join("ifindex")).ok();
-    devices.iter().filter_map(|device| Some((device.clone(), number(device)?))).collect()
+fn present(wanted: &BTreeSet<String>) -> Result<Vec<(String, u32)>, HostError> {
+    let devices = Kernel::open().and_then(|kernel| kernel.devices());
+    let devices = devices.map_err(|error| HostError::Open { what: "the list of devices", error })?;
+    let mut present: Vec<_> = devices.into_iter().map(|device| (device.name, device.index)).collect();
+    present.retain(|(name, _)| wanted.contains(name));
+    present.sort_unstable();
+    Ok(present)
 }
 
 /// One transaction; then the egress hooks, which older kernels lack.
@@ -132,8 +169,9 @@ fn normal(value: Value) -> Value {
 /// What the guard counted since it was loaded.
 pub(super) fn counters() -> GuardStatus {
     let tables = ["inet", "netdev"].map(raw);
-    let sum = |name: &str| tables.iter().map(|table| count(table, name)).sum();
-    GuardStatus { active: tables[0].is_object(), refused: sum("refused"), passed: sum("passed") }
+    let sum = |name: &str| tables.iter().map(|table| count(table, name)).sum::<u64>();
+    let refused = sum("refused") + clsact::dropped();
+    GuardStatus { active: tables[0].is_object(), refused, passed: sum("passed") }
 }
 
 fn count(table: &Value, name: &str) -> u64 {
@@ -142,13 +180,14 @@ fn count(table: &Value, name: &str) -> u64 {
     counters.filter(|counter| counter["name"] == name).filter_map(|counter| counter["packets"].as_u64()).sum()
 }
 
-/// Removes our tables and what is on disk; names what was there.
+/// Removes our tables, our filters and what is on disk; names what was there.
 pub(super) fn remove(state_dir: &Path) -> Result<Vec<String>, HostError> {
     let mut removed = Vec::new();
     for family in ["inet", "netdev"].into_iter().filter(|family| raw(family).is_object()) {
         run(&ruleset::deletion(family))?;
         removed.push(format!("nftables table {family} {TABLE}"));
     }
+    removed.extend(clsact::remove()?);
     removed.extend(saved::remove(state_dir));
     Ok(removed)
 }

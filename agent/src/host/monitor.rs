@@ -1,6 +1,7 @@
-//! Tells that somebody changed links, addresses, routes, rules or our nftables tables. Says that, not what: whoever
+//! Tells that somebody changed links, addresses, routes, rules, our nftables tables or the hooks of traffic control. Says that, not what: whoever
 //! hears it reads back the whole.
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -8,14 +9,16 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use rtnetlink::MulticastGroup;
-use rtnetlink::sys::protocols::NETLINK_NETFILTER;
+use rtnetlink::sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
 use tokio::sync::{Notify, mpsc};
 
-use super::guard::TABLE;
+use super::guard::{TABLE, concerns_guard};
 
 /// `NFNLGRP_NFTABLES`, include/uapi/linux/netfilter/nfnetlink.h.
 const NFTABLES_GROUP: u32 = 7;
+/// `RTNLGRP_TC`, include/uapi/linux/rtnetlink.h.
+const TRAFFIC_CONTROL_GROUP: u32 = 4;
 /// Changes come in swarms; this long they are waited for.
 const SETTLE: Duration = Duration::from_millis(100);
 /// The longest wait while somebody fights us.
@@ -61,7 +64,7 @@ impl Repairs {
         let fighting = self.in_a_row.load(Ordering::Relaxed) > PATIENCE && since < 60_000;
         fighting.then(|| {
             "somebody keeps changing our routes, rules or guard; repairs slow down: look for another network agent with \
-             `ip monitor` and `nft monitor`"
+             `ip monitor`, `nft monitor` and `tc monitor`"
                 .to_owned()
         })
     }
@@ -72,7 +75,14 @@ impl Repairs {
     }
 }
 
-/// Whether anybody touched nftables since the guard was last looked at. Who does not listen must assume so.
+/// What is heard of those who may touch the guard.
+#[derive(Debug, Default)]
+pub(super) struct Ears {
+    pub(super) nftables: Heard,
+    pub(super) traffic_control: Heard,
+}
+
+/// Whether anybody touched it since the guard was last looked at. Who does not listen must assume so.
 #[derive(Debug, Default)]
 pub(super) struct Heard {
     listening: AtomicBool,
@@ -92,11 +102,12 @@ impl Heard {
 }
 
 /// Starts to listen; a message means: look again.
-pub(super) fn monitor(repairs: Arc<Repairs>, heard: Arc<Heard>) -> mpsc::Receiver<()> {
+pub(super) fn monitor(repairs: Arc<Repairs>, heard: Arc<Ears>) -> mpsc::Receiver<()> {
     let (sender, receiver) = mpsc::channel(1);
     let changed = Arc::new(Notify::new());
     tokio::spawn(routing(Arc::clone(&changed)));
-    tokio::spawn(nftables(Arc::clone(&changed), heard));
+    tokio::spawn(nftables(Arc::clone(&changed), Arc::clone(&heard)));
+    tokio::spawn(traffic_control(Arc::clone(&changed), heard));
     tokio::spawn(async move {
         loop {
             changed.notified().await;
@@ -127,34 +138,44 @@ async fn routing(changed: Arc<Notify>) {
     }
 }
 
-async fn nftables(changed: Arc<Notify>, heard: Arc<Heard>) {
-    if let Err(error) = listen(&changed, &heard).await {
-        heard.listening.store(false, Ordering::Relaxed);
-        tracing::warn!(%error, "changes of nftables are not heard of; they are found by checks only");
-    }
+async fn nftables(changed: Arc<Notify>, heard: Arc<Ears>) {
+    let name = format!("{TABLE}\0");
+    let ours = |message: &[u8]| message.windows(name.len()).any(|window| window == name.as_bytes());
+    let Err(error) = listen(NETLINK_NETFILTER, NFTABLES_GROUP, ours, &changed, &heard.nftables).await;
+    heard.nftables.listening.store(false, Ordering::Relaxed);
+    tracing::warn!(%error, "changes of nftables are not heard of; they are found by checks only");
 }
 
-async fn listen(changed: &Notify, heard: &Heard) -> io::Result<()> {
-    let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
+async fn traffic_control(changed: Arc<Notify>, heard: Arc<Ears>) {
+    let heard = &heard.traffic_control;
+    let Err(error) = listen(NETLINK_ROUTE, TRAFFIC_CONTROL_GROUP, concerns_guard, &changed, heard).await;
+    heard.listening.store(false, Ordering::Relaxed);
+    tracing::warn!(%error, "changes of traffic control are not heard of; they are found by checks only");
+}
+
+/// Ends only when there is nothing to be heard any more.
+async fn listen(
+    protocol: isize,
+    group: u32,
+    ours: impl Fn(&[u8]) -> bool,
+    changed: &Notify,
+    heard: &Heard,
+) -> io::Result<Infallible> {
+    let mut socket = TokioSocket::new(protocol)?;
     socket.socket_mut().bind_auto()?;
-    socket.socket_mut().add_membership(NFTABLES_GROUP)?;
+    socket.socket_mut().add_membership(group)?;
     heard.listening.store(true, Ordering::Relaxed);
     heard.touch();
-    let name = format!("{TABLE}\0");
     loop {
-        match socket.recv_from_full().await {
-            Ok((message, _)) => {
-                if message.windows(name.len()).any(|window| window == name.as_bytes()) {
-                    heard.touch();
-                    changed.notify_one();
-                }
-            }
+        let change = match socket.recv_from_full().await {
+            Ok((message, _)) => ours(&message),
             // More than the socket holds: something changed, that much is known.
-            Err(error) if error.raw_os_error() == Some(105) => {
-                heard.touch();
-                changed.notify_one();
-            }
+            Err(error) if error.raw_os_error() == Some(105) => true,
             Err(error) => return Err(error),
+        };
+        if change {
+            heard.touch();
+            changed.notify_one();
         }
     }
 }

@@ -73,6 +73,12 @@ pub(super) fn in_overlay(desired: &Desired, address: &IpAddr) -> bool {
     desired.networks.iter().any(|net| net.contains(address))
 }
 
+/// The nodes' own addresses on the underlay, as prefixes: this node's and its peers'.
+pub(super) fn node_addresses(desired: &Desired) -> BTreeSet<IpNet> {
+    let peers = desired.peer_addresses.keys().filter(|address| !in_overlay(desired, address));
+    peers.chain(&desired.node_addresses).map(|address| IpNet::from(*address)).collect()
+}
+
 /// May packets for these never be in clear, also when the device is gone?
 fn sealed(desired: &Desired, net: &IpNet) -> bool {
     let proven = desired.proven_cidrs.iter().copied().chain(desired.proven_nodes.iter().copied().map(IpNet::from));

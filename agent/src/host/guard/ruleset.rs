@@ -3,28 +3,33 @@
 //! ```text
 //! prerouting  -300   before NAT: what comes in in clear
 //! postrouting  300   after NAT: what would go out in clear
-//! egress             the same once more for what passes the hooks of IP by; not for what traffic control redirects
-//!                    at ingress, which skips this hook too
+//! egress             the same once more for what passes the hooks of IP by; what traffic control redirects skips this
+//!                    hook too, and is left to the filter beside these rules
 //! prerouting  -150   what came in by the device is remembered, answers to it are marked
 //! output      -150   the same for this host's own answers
 //! forward     -150   MSS clamp
 //! ```
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use serde_json::{Value, json};
 use warren_overlay::mesh::Enforcement;
 
-use super::super::plan::{in_overlay, overlay_prefixes};
+use super::super::plan::{node_addresses, overlay_prefixes};
 use super::TABLE;
+use super::membership::aggregate;
+use super::wanted::Wanted;
 use crate::config::Mode;
 use crate::host::Desired;
 
-/// `{"inet": …, "netdev": …}`: two transactions.
-pub(super) fn build(desired: &Desired, devices: &[String]) -> Value {
-    json!({ "inet": transaction(inet(desired)), "netdev": transaction(netdev(desired, devices)) })
+/// `{"inet": …, "netdev": …, "traffic_control": …}`: two transactions, and the filters beside them.
+pub(super) fn build(desired: &Desired, wanted: &Wanted) -> Value {
+    json!({
+        "inet": transaction(inet(desired)),
+        "netdev": transaction(netdev(desired, &wanted.devices)),
+        "traffic_control": wanted,
+    })
 }
 
 fn transaction(commands: Vec<Value>) -> Value {
@@ -129,14 +134,12 @@ impl Rules<'_> {
 
     fn sets(&self, v6: bool) -> [(&'static str, Vec<Value>); 4] {
         let desired = self.desired;
-        let peers = desired.peer_addresses.keys().filter(|address| !in_overlay(desired, address));
-        let nodes: BTreeSet<_> = peers.chain(&desired.node_addresses).map(|address| IpNet::from(*address)).collect();
         let proven_nodes = desired.proven_nodes.iter().map(|address| IpNet::from(*address)).collect();
         let in_nodes = |set| if desired.mode == Mode::Nodes { elements(set, v6) } else { Vec::new() };
         [
             ("overlay", elements(&overlay_prefixes(desired), v6)),
             ("proven", elements(&desired.proven_cidrs, v6)),
-            ("nodes", in_nodes(&nodes)),
+            ("nodes", in_nodes(&node_addresses(desired))),
             ("proven_nodes", in_nodes(&proven_nodes)),
         ]
     }
@@ -289,12 +292,6 @@ fn compare_port(protocol: &str, field: &str, right: Value) -> Value {
 
 /// Prefixes of one family that do not overlap, as the kernel's interval sets want them.
 fn elements(nets: &BTreeSet<IpNet>, v6: bool) -> Vec<Value> {
-    let prefix = |address: IpAddr, length: u8| json!({ "prefix": { "addr": address, "len": length } });
-    if v6 {
-        let nets: Vec<_> =
-            nets.iter().filter_map(|net| if let IpNet::V6(net) = net { Some(*net) } else { None }).collect();
-        return Ipv6Net::aggregate(&nets).iter().map(|net| prefix(net.network().into(), net.prefix_len())).collect();
-    }
-    let nets: Vec<_> = nets.iter().filter_map(|net| if let IpNet::V4(net) = net { Some(*net) } else { None }).collect();
-    Ipv4Net::aggregate(&nets).iter().map(|net| prefix(net.network().into(), net.prefix_len())).collect()
+    let prefix = |net: &IpNet| json!({ "prefix": { "addr": net.network(), "len": net.prefix_len() } });
+    aggregate(nets, v6).iter().map(prefix).collect()
 }

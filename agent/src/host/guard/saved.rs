@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::clsact::Filters;
 use super::{HostError, load};
 
 /// Name of the file in the state folder.
@@ -27,7 +28,12 @@ pub fn load_saved(state_dir: &Path) -> Result<bool, HostError> {
     let (ruleset, _) = read(state_dir).ok_or_else(|| {
         HostError::Refused(format!("{} is damaged: start the agent once, it writes it anew", file.display()))
     })?;
-    load(&ruleset).map(|()| true)
+    load(&ruleset)?;
+    // A file of an older agent has no filters.
+    if let Some(Ok(wanted)) = ruleset.get("traffic_control").cloned().map(serde_json::from_value) {
+        Filters::default().apply(&wanted, true);
+    }
+    Ok(true)
 }
 
 /// What was loaded and how it was listed; `None` when there is nothing usable.

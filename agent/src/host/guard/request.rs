@@ -1,0 +1,125 @@
+//! Requests to the kernel by rtnetlink, each answered before the next: the guard is loaded where there is no event loop.
+
+use std::io;
+
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
+use rtnetlink::sys::{Socket, SocketAddr};
+
+use super::cbpf::{Instruction, RETURN};
+use super::message::{self, ACKNOWLEDGE, CREATE_ONLY, DUMP, Device, Filter, HEADER, Qdisc, REQUEST};
+use super::program::PASS;
+
+// Kinds of messages that are no content.
+const ERROR: u16 = 2;
+const DONE: u16 = 3;
+/// The kernel lists as much at once as it knows that there is room for; a program longer than that it cannot list at all.
+const ROOM: usize = 64 << 10;
+/// Bytes of a program that fit into one page with all else that is said of it.
+const PAGE_FULL: usize = 2048;
+
+/// One socket, for one conversation.
+pub(super) struct Kernel {
+    socket: Socket,
+}
+
+impl Kernel {
+    pub(super) fn open() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(Self { socket })
+    }
+
+    pub(super) fn devices(&self) -> io::Result<Vec<Device>> {
+        self.dump(message::GET_LINK, message::NEW_LINK, &message::any_device(), message::parse_device)
+    }
+
+    /// Those behind which filters of the hooks can be.
+    pub(super) fn qdiscs(&self) -> io::Result<Vec<Qdisc>> {
+        self.dump(message::GET_QDISC, message::NEW_QDISC, &message::any_qdisc(), message::parse_qdisc)
+    }
+
+    /// In the order in which they are asked.
+    pub(super) fn filters(&self, device: u32, hook: u32) -> io::Result<Vec<Filter>> {
+        let about = message::filters_of(device, hook);
+        self.dump(message::GET_FILTER, message::NEW_FILTER, &about, message::parse_filter)
+    }
+
+    pub(super) fn make_qdisc(&self, device: u32) -> io::Result<()> {
+        self.change(message::NEW_QDISC, CREATE_ONLY, &message::qdisc(device))
+    }
+
+    pub(super) fn delete_qdisc(&self, device: u32) -> io::Result<()> {
+        self.change(message::DELETE_QDISC, 0, &message::qdisc(device))
+    }
+
+    /// Before all others of its priority.
+    pub(super) fn add_filter(&self, device: u32, priority: u16, handle: u32, program: &[u8]) -> io::Result<()> {
+        let filter = message::filter_with(device, priority, handle, program);
+        self.change(message::NEW_FILTER, CREATE_ONLY, &filter)
+    }
+
+    /// Kernels that tell of a deletion in one page refuse to delete what does not fit there: a long program goes first.
+    pub(super) fn delete_filter(&self, device: u32, filter: &Filter) -> io::Result<()> {
+        let (priority, handle) = (filter.priority, filter.handle);
+        if filter.program.len() > PAGE_FULL {
+            let nothing = message::encode(&[Instruction(RETURN, 0, 0, PASS)]);
+            self.change(message::NEW_FILTER, 0, &message::filter_with(device, priority, handle, &nothing))?;
+        }
+        self.change(message::DELETE_FILTER, 0, &message::filter(device, priority, handle))
+    }
+
+    fn change(&self, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
+        self.send(kind, REQUEST | ACKNOWLEDGE | flags, body)?;
+        while self.each(|_, _| {})? {}
+        Ok(())
+    }
+
+    fn dump<T>(&self, ask: u16, answer: u16, body: &[u8], parse: fn(&[u8]) -> Option<T>) -> io::Result<Vec<T>> {
+        let mut found = Vec::new();
+        self.send(ask, REQUEST | DUMP, body)?;
+        while self.each(|kind, body| found.extend((kind == answer).then(|| parse(body)).flatten()))? {}
+        Ok(found)
+    }
+
+    fn send(&self, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
+        let length = u32::try_from(HEADER + body.len()).map_err(io::Error::other)?;
+        let mut message = length.to_ne_bytes().to_vec();
+        message.extend(kind.to_ne_bytes());
+        message.extend(flags.to_ne_bytes());
+        // Sequence number and sender: one request at a time needs neither.
+        message.extend([0; 8]);
+        message.extend(body);
+        self.socket.send(&message, 0).map(drop)
+    }
+
+    /// Gives `content` every message of one datagram; false when that was the end.
+    fn each(&self, mut content: impl FnMut(u16, &[u8])) -> io::Result<bool> {
+        let mut datagram = Vec::with_capacity(ROOM);
+        self.socket.recv(&mut datagram, 0)?;
+        let mut rest = datagram.as_slice();
+        while let Some((kind, body, length)) = first(rest) {
+            match kind {
+                DONE | ERROR => return result(body).map(|()| false),
+                _ => content(kind, body),
+            }
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        }
+        Ok(true)
+    }
+}
+
+/// The first of the messages: its kind, what is in it, and how long it is.
+fn first(messages: &[u8]) -> Option<(u16, &[u8], usize)> {
+    let length = u32::from_ne_bytes(messages.get(..4)?.try_into().ok()?) as usize;
+    let kind = u16::from_ne_bytes(messages.get(4..6)?.try_into().ok()?);
+    Some((kind, messages.get(HEADER..length)?, length))
+}
+
+/// The errno of an answer is negative; 0 is success.
+fn result(body: &[u8]) -> io::Result<()> {
+    match body.get(..4).and_then(|code| code.try_into().ok()).map(i32::from_ne_bytes) {
+        Some(code) if code < 0 => Err(io::Error::from_raw_os_error(-code)),
+        _ => Ok(()),
+    }
+}
