@@ -62,6 +62,7 @@ pub fn run(config: &Config) -> Vec<Finding> {
         network::port(config.underlay.port, running.as_ref()),
         files::state_dir(&config.node.state_dir),
     ];
+    findings.extend(firewall::traffic_control());
     findings.extend(files::key(&config.node.key_file));
     findings.extend(network::findings(config));
     findings.extend(network::forwarding(config));
