@@ -171,6 +171,8 @@ pub struct Exchange {
     /// The Offer that is being answered, or was.
     offer: Vec<u8>,
     offer_boot: Option<u64>,
+    /// Number and boot of the last Offer whose sender proved itself; one that never did leaves no trace.
+    proven: (u64, Option<u64>),
     /// The peer's, once it has proven itself.
     peer_boot: Option<u64>,
     completed: Option<Completed>,
@@ -194,6 +196,7 @@ impl Exchange {
             generation: 0,
             offer: Vec::new(),
             offer_boot: None,
+            proven: (0, None),
             peer_boot: None,
             completed: None,
             deadline: Duration::ZERO,
@@ -344,7 +347,6 @@ impl Exchange {
         }
         let (agreed, reply, ends) = match steps::answer(&self.terms, offer, bytes, self.generation + 1, chance) {
             Err(Refusal::Suite) => {
-                (self.number, self.offer_boot) = (offer.number, Some(offer.boot));
                 return Ok(vec![Action::Send(frame::with_mac(frame::close(offer.number), [0; MAC]))]);
             }
             agreed => agreed?,
@@ -403,6 +405,7 @@ impl Exchange {
         };
         let ack = agreed.take_confirm(number, indices, without_mac(bytes), mac)?;
         let (close, generation) = (agreed.close(number), self.generation);
+        self.proven = (self.number, self.offer_boot);
         self.completed = Some(Completed { confirm: bytes.to_vec(), ack: ack.clone(), close, generation });
         Ok(self.complete().into_iter().chain([Action::Send(ack)]).collect())
     }
@@ -470,6 +473,9 @@ impl Exchange {
     }
 
     fn abandon(&mut self) -> Vec<Action> {
+        if !self.is_initiator() && self.is_busy() {
+            (self.number, self.offer_boot) = self.proven;
+        }
         match std::mem::replace(&mut self.state, State::Idle) {
             State::Installing { .. } | State::Replied { .. } => vec![Action::Abandon(self.generation)],
             State::Idle | State::Offered(_) => Vec::new(),

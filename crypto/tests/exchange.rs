@@ -406,6 +406,23 @@ fn a_hello_of_a_new_start_voids_everything_and_one_of_the_same_start_nothing() {
     assert_eq!((world.talk(0).1, world.talk(1).1), (2, 3));
 }
 
+#[test]
+fn an_offer_that_is_never_confirmed_does_not_outlast_its_exchange() {
+    let mut world = World::new(12);
+    let initiator = usize::from(!world.sides[0].exchange.is_initiator());
+    world.want(initiator);
+    let mut altered = world.wires[1 - initiator].pop_front().unwrap();
+    // The highest byte of its number: every honest one is smaller.
+    altered[11] = 0xff;
+    world.deliver(1 - initiator, &altered).unwrap();
+    for _ in 0..40 {
+        world.settle();
+        world.tick(Duration::from_secs(1));
+        world.want(initiator);
+    }
+    assert_eq!((world.talk(0), world.talk(1)), ((2, 2), (3, 3)));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Want(usize),
