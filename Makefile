@@ -10,6 +10,8 @@ PREFIX ?= /usr/local
 # Cargo runs what it built through this: as root, for the suites that make network namespaces.
 ROOT_RUNNER := --config 'target."cfg(target_os = \"linux\")".runner = ["$(CURDIR)/scripts/as-root.sh"]'
 PURE := --workspace --exclude warren-tests
+# What of the lab's package needs neither root nor an agent.
+PROOFS := --test fuzz
 # The peers are in the caller's cargo folder, not in root's.
 CARGO_BIN := $(shell $(AS_USER) sh -c 'echo $${CARGO_HOME:-$$HOME/.cargo}/bin')
 SIDE_BY_SIDE := $(AS_ROOT) env WARREN_BENCH_PATH="$(CARGO_BIN)" $(TARGET)/release/side-by-side
@@ -19,11 +21,13 @@ HAVE_NEXTEST := $(shell scripts/as-user.sh bash -c 'cargo nextest --version' >/d
 
 ifeq ($(HAVE_NEXTEST),yes)
 TEST_PURE := cargo nextest run --locked $(PURE)
+TEST_PROOFS := cargo nextest run --locked -p warren-tests $(PROOFS)
 TEST_SIMULATION := cargo nextest run --locked -p warren-crypto --features mock-instant
 TEST_ROOT := cargo nextest run --locked -p warren -p warren-io --run-ignored only --profile lab $(ROOT_RUNNER)
 TEST_LAB := cargo nextest run --locked -p warren-tests --profile lab $(ROOT_RUNNER)
 else
 TEST_PURE := cargo test --locked $(PURE) --lib --bins --tests
+TEST_PROOFS := cargo test --locked -p warren-tests $(PROOFS)
 TEST_SIMULATION := cargo test --locked -p warren-crypto --features mock-instant
 TEST_ROOT := cargo test --locked -p warren -p warren-io $(ROOT_RUNNER) -- --ignored --test-threads 1
 TEST_LAB := cargo test --locked -p warren-tests $(ROOT_RUNNER) -- --test-threads 1
@@ -43,8 +47,9 @@ test: ## Every test: pure ones, the simulation, then the lab as root
 	@scripts/setup.sh test
 	@$(MAKE) --no-print-directory unit simulation lab
 
-unit: ## Unit and property tests; no root
+unit: ## Unit and property tests, fuzz corpora; no root
 	$(AS_USER) $(TEST_PURE)
+	$(AS_USER) $(TEST_PROOFS)
 	$(AS_USER) cargo test --locked --workspace --doc
 
 simulation: ## Two tunnels in virtual time; no root; an invocation of its own, so that virtual time reaches nothing else

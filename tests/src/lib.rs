@@ -29,6 +29,7 @@ pub mod etcd;
 pub mod etcd_mesh;
 pub mod eventually;
 pub mod flood;
+pub mod fuzz;
 pub mod iperf;
 pub mod lab;
 pub mod leftovers;
