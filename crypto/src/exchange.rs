@@ -16,6 +16,8 @@
 
 mod frame;
 mod kem;
+#[cfg(feature = "model")]
+mod model;
 mod schedule;
 mod steps;
 
@@ -43,6 +45,7 @@ const RETRY: Duration = Duration::from_secs(4);
 const RETRY_MAX: Duration = Duration::from_secs(240);
 
 /// What does not change between two nodes while both run.
+#[cfg_attr(feature = "model", derive(Clone))]
 pub struct Terms {
     /// This node's key.
     pub own: PrivateKey,
@@ -136,6 +139,7 @@ pub enum Refusal {
 }
 
 /// Where an exchange stands.
+#[cfg_attr(feature = "model", derive(Clone))]
 enum State {
     Idle,
     /// Initiator: the Offer is out.
@@ -153,6 +157,7 @@ enum State {
 }
 
 /// What the responder keeps of its last exchange.
+#[cfg_attr(feature = "model", derive(Clone))]
 struct Completed {
     confirm: Vec<u8>,
     ack: Vec<u8>,
@@ -162,6 +167,7 @@ struct Completed {
 }
 
 /// The exchanges with one peer, one at a time.
+#[cfg_attr(feature = "model", derive(Clone))]
 pub struct Exchange {
     terms: Terms,
     state: State,

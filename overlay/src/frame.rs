@@ -88,7 +88,7 @@ pub fn write(number: u16, frame: &[u8], part: usize, out: &mut [u8; PACKET_MAX])
 }
 
 /// Puts the parts of one peer's frames together: one frame at a time, the newest.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Assembly {
     number: u16,
     parts: [Vec<u8>; PARTS_MAX],

@@ -62,6 +62,7 @@ pub(super) struct Sending {
 }
 
 /// One peer's associations, as the clerk sees them.
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Link {
     pub(super) peer: PeerId,
     exchange: Exchange,
@@ -282,5 +283,7 @@ impl Link {
     }
 }
 
+#[cfg(test)]
+mod schedules;
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,7 @@ use super::frame::{KEM_CIPHERTEXT, KEM_KEY};
 type EncapsulationKey = <MlKem768 as KemCore>::EncapsulationKey;
 
 /// The secret half.
+#[cfg_attr(feature = "model", derive(Clone))]
 pub(super) struct DecapsulationKey(<MlKem768 as KemCore>::DecapsulationKey);
 
 /// A key pair out of 64 random bytes.

@@ -49,6 +49,7 @@ impl Purpose {
 }
 
 /// What both ends share when the Answer is known.
+#[cfg_attr(feature = "model", derive(Clone))]
 pub(super) struct Schedule {
     prk: Prk,
     th1: [u8; 32],

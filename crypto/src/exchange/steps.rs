@@ -6,12 +6,14 @@ use super::{Chance, End, Ends, Refusal, Terms, Zeroizing, kem};
 use crate::association::Suite;
 
 /// The initiator's secrets between Offer and Answer.
+#[cfg_attr(feature = "model", derive(Clone))]
 pub(super) struct Offered {
     ephemeral: Zeroizing<[u8; 32]>,
     kem: kem::DecapsulationKey,
 }
 
 /// What both know once the Answer is made.
+#[cfg_attr(feature = "model", derive(Clone))]
 pub(super) struct Agreed {
     schedule: Schedule,
     suite: Suite,

@@ -1,0 +1,365 @@
+//! Every schedule, up to a bound: two links, a middle that loses, repeats, keeps back and reorders frames, cuts one way
+//! off, lets time pass, and starts one side anew.
+//!
+//! States that were seen already are not gone on from. In every state that is reached: an index has one key; a key has
+//! one sender; nobody sends for longer than [`BOUND`] what the other has no key for; and once the middle behaves, both
+//! reach each other.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::Duration;
+
+use warren_crypto::PrivateKey;
+use warren_crypto::association::{AssociationKey, Sender};
+use warren_crypto::exchange::Terms;
+
+use super::*;
+
+mod explore;
+
+const SECOND: Duration = Duration::from_secs(1);
+/// [`SILENCE`] and a tick, as this test ticks.
+const BOUND: Duration = Duration::from_secs(16);
+/// By then everything is well again.
+const RECOVERY: u64 = 50;
+/// Frames under way to one side; the oldest is lost then.
+const UNDER_WAY: usize = 2;
+
+/// What is left of what may go wrong.
+#[derive(Clone, Copy, Hash)]
+struct Budget {
+    steps: u8,
+    losses: u8,
+    repeats: u8,
+    restarts: u8,
+    pauses: u8,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Deliver(usize, usize),
+    Repeat(usize, usize),
+    Lose(usize, usize),
+    Restart(usize),
+    /// Seconds; and whose data is lost meanwhile.
+    Pass(u32, Option<usize>),
+}
+
+/// Random bytes that depend on nothing but whose they are and how many were drawn: equal states are equal bytes.
+#[derive(Clone)]
+struct Drawn {
+    state: u64,
+    used: u32,
+}
+
+impl Chance for Drawn {
+    fn fill(&mut self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(8) {
+            self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut mixed = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            chunk.copy_from_slice(&(mixed ^ (mixed >> 31)).to_le_bytes()[..chunk.len()]);
+        }
+    }
+
+    /// The same ones again after a start: nothing may depend on their being new.
+    fn index(&mut self, lane: u16) -> u32 {
+        self.used += 1;
+        1 << 31 | self.used << 8 | u32::from(lane)
+    }
+}
+
+/// What the first packet under a key looks like.
+type Likeness = [u8; 16];
+
+fn likeness(suite: Suite, key: &AssociationKey) -> Likeness {
+    let mut probe = [0; 32];
+    Sender::new(suite, key, 0).seal(&[], &mut probe).unwrap();
+    probe[16..].try_into().unwrap()
+}
+
+#[derive(Clone)]
+struct Node {
+    link: Link,
+    drawn: Drawn,
+    boot: u64,
+    /// By index: generation, key, and whether something was heard.
+    receivers: BTreeMap<u32, (u64, Likeness, bool)>,
+    sender: Option<(u64, u32, Likeness)>,
+    passed: Passed,
+    /// Since when it sends what the other has no key for.
+    into_nothing: Option<Duration>,
+}
+
+impl Node {
+    fn new(keys: &[PrivateKey; 2], which: usize, boot: u64) -> Self {
+        let terms = Terms {
+            own: keys[which].clone(),
+            peer: keys[1 - which].public_key(),
+            preshared_key: None,
+            boot,
+            workers: 1,
+            suites: vec![Suite::ChaCha20Poly1305],
+        };
+        Self {
+            link: Link::new(PeerId { slot: 0, serial: 0 }, Exchange::new(terms), 1),
+            drawn: Drawn { state: boot << 8 | which as u64, used: 0 },
+            boot,
+            receivers: BTreeMap::new(),
+            sender: None,
+            passed: Passed::default(),
+            into_nothing: None,
+        }
+    }
+
+    fn hash(&self, now: Duration, hasher: &mut DefaultHasher) {
+        let (link, left) = (&self.link, |at: Duration| at.saturating_sub(now));
+        let age = |since: Duration| now.saturating_sub(since);
+        (link.exchange.likeness(now), self.drawn.state, self.drawn.used, &self.receivers, self.sender).hash(hasher);
+        link.sending.map(|sending| (sending.generation, age(sending.since))).hash(hasher);
+        for (generation, (since, indices)) in &link.receiving {
+            (generation, age(*since), indices).hash(hasher);
+        }
+        (link.unheard.map(age), link.unanswered.map(age), link.silences, left(link.distrusted)).hash(hasher);
+        (link.hellos, left(link.next_hello), self.into_nothing.map(age)).hash(hasher);
+        let (passed, known) = (&self.passed, &link.passed);
+        (passed.sent - known.sent, passed.data - known.data, passed.heard - known.heard).hash(hasher);
+    }
+}
+
+#[derive(Clone)]
+struct World {
+    keys: [PrivateKey; 2],
+    nodes: [Node; 2],
+    wires: [VecDeque<Vec<u8>>; 2],
+    now: Duration,
+    /// Every key that anybody ever sent under.
+    used: BTreeSet<Likeness>,
+    /// Whose data the middle loses.
+    deaf: Option<usize>,
+    talks: [bool; 2],
+    left: Budget,
+    steps: Vec<Step>,
+}
+
+impl World {
+    fn new(talks: [bool; 2], left: Budget) -> Self {
+        let keys = [1, 2].map(|byte: u8| {
+            let text = if byte == 1 {
+                "ERERERERERERERERERERERERERERERERERERERERERE="
+            } else {
+                "Y2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2M="
+            };
+            text.parse::<PrivateKey>().unwrap()
+        });
+        let nodes = [0, 1].map(|which| Node::new(&keys, which, 1));
+        let now = Duration::from_secs(1000);
+        Self {
+            keys,
+            nodes,
+            wires: Default::default(),
+            now,
+            used: BTreeSet::new(),
+            deaf: None,
+            talks,
+            left,
+            steps: Vec::new(),
+        }
+    }
+
+    fn likeness(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.nodes.iter().for_each(|node| node.hash(self.now, &mut hasher));
+        (&self.wires, &self.used, self.left).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    fn perform(&mut self, who: usize, deeds: Vec<Deed>) {
+        for deed in deeds {
+            match deed {
+                Deed::Frame(frame) => {
+                    self.wires[1 - who].push_back(frame);
+                    if self.wires[1 - who].len() > UNDER_WAY {
+                        self.wires[1 - who].pop_front();
+                    }
+                }
+                Deed::Order(_, order) => self.obey(who, order),
+                Deed::Handshake => {}
+            }
+        }
+    }
+
+    /// As a worker does.
+    fn obey(&mut self, who: usize, order: Order) {
+        let node = &mut self.nodes[who];
+        match order {
+            Order::Receive { generation, suite, ends, .. } => {
+                for end in ends {
+                    let before = node.receivers.insert(end.index, (generation, likeness(suite, &end.key), false));
+                    assert_eq!(before, None, "two keys for one index");
+                }
+                let deeds = node.link.installed(generation, 0, self.now);
+                self.perform(who, deeds);
+            }
+            Order::Send { generation, suite, end, .. } => {
+                let key = likeness(suite, &end.key);
+                assert!(self.used.insert(key), "a counter that starts again under a key that was used");
+                node.sender = Some((generation, end.index, key));
+            }
+            Order::Rest { .. } => node.sender = None,
+            Order::Drop { generation, .. } => {
+                node.receivers.retain(|_, (of, ..)| *of != generation);
+                node.sender.take_if(|(of, ..)| *of == generation);
+            }
+            Order::Purge { keep, .. } => {
+                node.receivers.retain(|_, (of, ..)| Some(*of) == keep);
+                node.sender.take_if(|(of, ..)| Some(*of) != keep);
+            }
+            Order::Keepalive { .. } => self.send(who, 0),
+        }
+    }
+
+    /// `data` packets, or an empty one, on the association of `who`.
+    fn send(&mut self, who: usize, data: u64) {
+        let Some((_, index, key)) = self.nodes[who].sender else {
+            self.nodes[who].into_nothing = None;
+            return;
+        };
+        self.nodes[who].passed.sent += data;
+        let receiver = self.nodes[1 - who].receivers.get_mut(&index).filter(|(_, theirs, _)| *theirs == key);
+        let Some((generation, _, heard)) = receiver else {
+            // A sign of life that nobody hears is nobody's loss.
+            if data == 0 {
+                return;
+            }
+            let since = *self.nodes[who].into_nothing.get_or_insert(self.now);
+            assert!(self.now - since <= BOUND, "{who} sends into nothing since {:?}", self.now - since);
+            return;
+        };
+        let (generation, first) = (*generation, self.deaf != Some(who) && !std::mem::replace(heard, true));
+        self.nodes[who].into_nothing = None;
+        if self.deaf == Some(who) {
+            return;
+        }
+        let peer = &mut self.nodes[1 - who];
+        peer.passed.data += data;
+        peer.passed.heard += data.max(1);
+        if first {
+            let deeds = peer.link.heard(generation, self.now);
+            self.perform(1 - who, deeds);
+        }
+    }
+
+    fn second(&mut self) {
+        self.now += SECOND;
+        for who in [0, 1] {
+            if self.talks[who] {
+                self.send(who, 1);
+            }
+        }
+        for who in [0, 1] {
+            let Self { nodes, now, talks, .. } = self;
+            let Node { link, drawn, passed, sender, .. } = &mut nodes[who];
+            let mut deeds: Vec<_> = link.hello(*now).into_iter().collect();
+            let wanted = talks[who] && sender.is_none();
+            deeds.extend(link.tick(*now, *passed, wanted, true, drawn));
+            self.perform(who, deeds);
+        }
+    }
+
+    fn deliver(&mut self, who: usize, frame: &[u8]) {
+        let Node { link, drawn, .. } = &mut self.nodes[who];
+        let deeds = link.take(frame, self.now, drawn).unwrap_or_default();
+        self.perform(who, deeds);
+    }
+
+    /// The tunnel's new session carries nothing that was sealed for the node that is gone; what it sent itself may come.
+    fn restart(&mut self, who: usize) {
+        self.nodes[who] = Node::new(&self.keys, who, self.nodes[who].boot + 1);
+        self.wires[who].clear();
+    }
+
+    fn choices(&self) -> Vec<Step> {
+        let mut choices = Vec::new();
+        if self.left.steps == 0 {
+            return choices;
+        }
+        for who in [0, 1] {
+            for at in 0..self.wires[who].len() {
+                choices.push(Step::Deliver(who, at));
+                choices.extend((self.left.repeats > 0).then_some(Step::Repeat(who, at)));
+                choices.extend((self.left.losses > 0).then_some(Step::Lose(who, at)));
+            }
+            choices.extend((self.left.restarts > 0).then_some(Step::Restart(who)));
+        }
+        if self.left.pauses > 0 {
+            choices.extend([
+                Step::Pass(1, None),
+                Step::Pass(16, None),
+                Step::Pass(16, Some(0)),
+                Step::Pass(16, Some(1)),
+            ]);
+        }
+        choices
+    }
+
+    fn step(&mut self, step: Step) {
+        self.left.steps -= 1;
+        match step {
+            Step::Deliver(who, at) => {
+                let frame = self.wires[who].remove(at).unwrap();
+                self.deliver(who, &frame);
+            }
+            Step::Repeat(who, at) => {
+                self.left.repeats -= 1;
+                let frame = self.wires[who][at].clone();
+                self.deliver(who, &frame);
+            }
+            Step::Lose(who, at) => {
+                self.left.losses -= 1;
+                self.wires[who].remove(at);
+            }
+            Step::Restart(who) => {
+                self.left.restarts -= 1;
+                self.restart(who);
+            }
+            Step::Pass(seconds, deaf) => {
+                self.left.pauses -= 1;
+                self.deaf = deaf;
+                (0..seconds).for_each(|_| self.second());
+                self.deaf = None;
+            }
+        }
+    }
+
+    /// Everything that is under way arrives.
+    fn settle(&mut self) {
+        while let Some(who) = [0, 1].into_iter().find(|who| !self.wires[*who].is_empty()) {
+            let frame = self.wires[who].pop_front().unwrap_or_default();
+            self.deliver(who, &frame);
+        }
+    }
+
+    fn reach_each_other(&self) -> bool {
+        [0, 1].into_iter().all(|who| {
+            self.nodes[who].sender.is_some_and(|(_, index, key)| {
+                self.nodes[1 - who].receivers.get(&index).is_some_and(|(_, theirs, _)| *theirs == key)
+            })
+        })
+    }
+
+    /// The middle behaves, and both have something to say: how long until both reach each other for good.
+    fn recover(mut self) -> u64 {
+        self.talks = [true, true];
+        let mut well = 0;
+        for second in 1..=RECOVERY {
+            self.settle();
+            self.second();
+            if !self.reach_each_other() {
+                well = second;
+            }
+        }
+        assert!(well < RECOVERY, "they do not reach each other though nothing is in the way");
+        well
+    }
+}
