@@ -53,7 +53,7 @@ pub struct Terms {
     pub peer: PublicKey,
     /// The secret shared with the peer, if any.
     pub preshared_key: Option<PresharedKey>,
-    /// Differs at every start of the agent.
+    /// Differs at every start of the agent, and is larger at a later one as far as the machine's clock knows.
     pub boot: u64,
     /// This node's sending workers, 1 to [`LANES_MAX`].
     pub workers: u16,
@@ -443,9 +443,10 @@ impl Exchange {
         Ok(self.abandon())
     }
 
-    /// The tunnel says who sent it, and a tunnel's session never outlives the agent that made it.
+    /// The tunnel says who sent it. One of an older start was held back and says nothing any more; should the peer's clock
+    /// have gone back instead, its next exchange proves the new start, or silence tells.
     fn take_hello(&mut self, boot: u64) -> Vec<Action> {
-        if self.peer_boot.take_if(|known| *known != boot).is_none() {
+        if self.peer_boot.take_if(|known| *known < boot).is_none() {
             return Vec::new();
         }
         self.not_before = Duration::ZERO;

@@ -407,6 +407,29 @@ fn a_hello_of_a_new_start_voids_everything_and_one_of_the_same_start_nothing() {
 }
 
 #[test]
+fn a_hello_of_an_older_start_that_was_held_back_evicts_nothing() {
+    let mut world = World::new(13);
+    let old = world.sides[1].exchange.hello();
+    world.restart(1);
+    world.want(0);
+    world.want(1);
+    world.settle();
+    world.deliver(0, &old).unwrap();
+    assert_eq!((world.talk(0), world.talk(1)), ((2, 2), (3, 3)));
+}
+
+#[test]
+fn a_start_whose_clock_went_back_is_believed_when_it_proves_itself() {
+    let mut world = connected(14);
+    world.sides[1] = side(1, 1, None);
+    world.tick(Duration::from_secs(30));
+    world.want(0);
+    world.want(1);
+    world.settle();
+    assert_eq!((world.talk(0), world.talk(1)), ((2, 2), (3, 3)));
+}
+
+#[test]
 fn an_offer_that_is_never_confirmed_does_not_outlast_its_exchange() {
     let mut world = World::new(12);
     let initiator = usize::from(!world.sides[0].exchange.is_initiator());

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
 use rand_core::{OsRng, RngCore as _};
@@ -73,7 +73,7 @@ impl Associates {
                 peer: peer.spec().public_key,
                 preshared_key: peer.spec().preshared_key.clone(),
                 // A link that was given up begins anew, as if the agent had.
-                boot: OsRng.next_u64(),
+                boot: boot(),
                 workers: shared.sockets.len().min(64) as u16,
                 suites: shared.options.suites.clone(),
             };
@@ -85,6 +85,12 @@ impl Associates {
         }
         link
     }
+}
+
+/// Larger at every later start, by the wall clock in microseconds; and never the same, by twelve random bits.
+fn boot() -> u64 {
+    let micros = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64;
+    micros << 12 | u64::from(OsRng.next_u32() & 0xfff)
 }
 
 /// Time that goes on while the machine sleeps.
