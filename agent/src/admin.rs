@@ -21,21 +21,21 @@ const REQUEST_MAX: u64 = 4 << 10;
 /// The longest reply, in bytes: 5,000 peers.
 const REPLY_MAX: u64 = 16 << 20;
 
-/// A question on the wire.
+/// A question on the wire. Those without a field have braces: serde would otherwise let any field pass beside the tag.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Question {
     /// Everything that `warren status` shows.
-    Status,
+    Status {},
     /// Which path would traffic to this peer take.
     Verify {
         /// The peer's name.
         peer: String,
     },
     /// Let the held change of the mesh happen.
-    AcceptMesh,
+    AcceptMesh {},
     /// Withdraw the record and stop.
-    Leave,
+    Leave {},
 }
 
 /// An answer on the wire.
@@ -89,4 +89,20 @@ pub enum Request {
     AcceptMesh(oneshot::Sender<Result<String, String>>),
     /// Withdraw the record and stop.
     Leave(oneshot::Sender<Result<String, String>>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_that_a_question_does_not_have_is_refused_by_name() {
+        for question in ["status", "accept_mesh", "leave", "verify\",\"peer\":\"b"] {
+            let line = |more: &str| format!("{{\"command\":\"{question}\"{more}}}");
+            let asked: Question = serde_json::from_str(&line("")).expect("a question");
+            assert_eq!(serde_json::to_string(&asked).expect("JSON"), line(""), "the way it always was on the wire");
+            let refused = serde_json::from_str::<Question>(&line(",\"force\":true")).expect_err("nobody knows it");
+            assert!(refused.to_string().contains("unknown field `force`"), "{question}: {refused}");
+        }
+    }
 }

@@ -166,10 +166,10 @@ fn obey(Cli { config: path, set, command }: Cli) -> Result<ExitCode, Failure> {
         Command::Preflight => show::findings(&preflight::run(&config::load(&path)?)),
         Command::Cleanup => cleanup(&config::load(&path)?)?,
         Command::Guard => guard(&path)?,
-        Command::Status { output } => ask(&path, &Question::Status, output)?,
+        Command::Status { output } => ask(&path, &Question::Status {}, output)?,
         Command::Verify { peer, output } => ask(&path, &Question::Verify { peer }, output)?,
-        Command::Mesh(MeshCommand::Accept) => ask(&path, &Question::AcceptMesh, Output::Text)?,
-        Command::Leave => ask(&path, &Question::Leave, Output::Text)?,
+        Command::Mesh(MeshCommand::Accept) => ask(&path, &Question::AcceptMesh {}, Output::Text)?,
+        Command::Leave => ask(&path, &Question::Leave {}, Output::Text)?,
     }))
 }
 
@@ -204,7 +204,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
 }
 
 fn cleanup(config: &Config) -> Result<u8, String> {
-    if admin::ask(&config.node.run_dir, &Question::Status).is_ok() {
+    if admin::ask(&config.node.run_dir, &Question::Status {}).is_ok() {
         return Err("the agent is running: stop it first, or it would put everything back".to_owned());
     }
     let removed = runtime()?.block_on(async {

@@ -72,7 +72,7 @@ pub fn run(config: &Config) -> Vec<Finding> {
 
 /// The agent that runs here already, if it answers: what it holds is in good hands. `warren up` then says that it runs.
 fn running(config: &Config) -> Option<Status> {
-    match admin::ask(&config.node.run_dir, &Question::Status) {
+    match admin::ask(&config.node.run_dir, &Question::Status {}) {
         Ok(Answer::Status(status)) => Some(*status),
         _ => None,
     }

@@ -97,7 +97,7 @@ fn is_trusted(stream: &UnixStream) -> bool {
 async fn answer(question: Question, requests: &mpsc::Sender<Request>) -> Answer {
     let stopping = || Answer::Failed("the agent is stopping".to_owned());
     match question {
-        Question::Status => {
+        Question::Status {} => {
             let asked = forward(requests, Request::Status).await;
             asked.map_or_else(stopping, |status| Answer::Status(Box::new(status)))
         }
@@ -105,8 +105,8 @@ async fn answer(question: Question, requests: &mpsc::Sender<Request>) -> Answer 
             let asked = forward(requests, |reply| Request::Verify { peer, reply }).await;
             asked.map_or_else(stopping, |found| found.map_or_else(Answer::Failed, Answer::Verify))
         }
-        Question::AcceptMesh => done(forward(requests, Request::AcceptMesh).await),
-        Question::Leave => done(forward(requests, Request::Leave).await),
+        Question::AcceptMesh {} => done(forward(requests, Request::AcceptMesh).await),
+        Question::Leave {} => done(forward(requests, Request::Leave).await),
     }
 }
 
