@@ -88,6 +88,8 @@ pub struct PeerReport {
     pub handshake_time: Option<Duration>,
     /// Somebody wants to send and has no session.
     pub connecting: bool,
+    /// How long handshakes have gone unanswered, whatever session there still is.
+    pub unanswered: Option<Duration>,
     /// Traffic and drops.
     pub counters: PeerCounters,
     /// The associations on which data is sent; `None` while it travels in the tunnel.

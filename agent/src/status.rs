@@ -78,7 +78,7 @@ pub struct PeerStatus {
     pub origin: String,
     /// Where datagrams go now.
     pub endpoint: Option<String>,
-    /// `up` (session), `connecting`, `idle` (no session, no traffic), `vanished` (record gone, kept for grace).
+    /// `up` (session), `connecting` (nothing answers, yet or any more), `idle` (no session, no traffic), `vanished` (record gone, kept for grace).
     pub state: String,
     /// Seconds since the last handshake.
     pub handshake_age: Option<u64>,

@@ -102,6 +102,8 @@ struct Keepalive {
 pub struct TunnelStatus {
     /// Since the newest session was proven, while there is a session.
     pub handshake_age: Option<Duration>,
+    /// How long initiations have gone unanswered, also while the old session stands.
+    pub unanswered: Option<Duration>,
 }
 
 impl Tunnel {
@@ -312,7 +314,11 @@ impl Tunnel {
     /// What there is to tell. Reads the clock.
     pub fn status(&self) -> TunnelStatus {
         let confirmed = self.confirmed.filter(|_| self.has_session());
-        TunnelStatus { handshake_age: confirmed.map(|at| self.clock.now().saturating_sub(at)) }
+        let now = self.clock.now();
+        TunnelStatus {
+            handshake_age: confirmed.map(|at| now.saturating_sub(at)),
+            unanswered: self.pacing.unanswered(now),
+        }
     }
 }
 

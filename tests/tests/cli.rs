@@ -73,7 +73,7 @@ fn status_shows_the_agent_to_people_and_programs_and_exits_with_0_when_all_is_we
 fn status_exits_with_1_and_names_the_peer_that_does_not_answer() {
     let mut pair = pair();
     pair.agents[1].kill();
-    let status = eventually(120, "the agent notices the silence", || {
+    let status = eventually(60, "the agent notices the silence, long before the session ends", || {
         ping(pair.pods[0].namespace(), pair.pods[1].address());
         let status = pair.agents[0].cli(&["status"]);
         (status.status.code() != Some(0)).then_some(status)

@@ -1,5 +1,7 @@
 //! What the agent tells of itself: the reply to `warren status`.
 
+use std::time::Duration;
+
 use warren_overlay::mesh::Enforcement;
 use warren_overlay::mesh::Origin;
 
@@ -9,6 +11,9 @@ use crate::admin::Request;
 use crate::config::{Associations, Mode};
 use crate::dataplane::PeerReport;
 use crate::status::{AssociationStatus, PeerStatus, RegistryStatus, Status};
+
+/// A handshake, and its repetition after five seconds.
+const UNANSWERED: Duration = Duration::from_secs(6);
 
 impl Control {
     pub(super) async fn answer(&mut self, request: Request) {
@@ -117,8 +122,8 @@ impl Control {
     fn peer_state(&self, report: &PeerReport) -> &'static str {
         match report {
             report if self.vanished.contains(&report.name) => "vanished",
-            report if report.handshake_age.is_some() => "up",
-            report if report.connecting => "connecting",
+            report if report.handshake_age.is_some() && !is_silent(report) => "up",
+            report if report.connecting || is_silent(report) => "connecting",
             _ => "idle",
         }
     }
@@ -127,7 +132,7 @@ impl Control {
     fn problems(&self) -> Vec<String> {
         let unwell = self.health.values().filter(|health| !health.ok);
         let registries = unwell.map(|health| format!("registry {}: {}", health.registry, health.detail));
-        let silent = self.dataplane.peers().into_iter().filter(|peer| peer.connecting).map(|peer| {
+        let silent = self.dataplane.peers().into_iter().filter(|peer| peer.connecting || is_silent(peer)).map(|peer| {
             let endpoint = peer.endpoint.map_or_else(|| "no known endpoint".to_owned(), |at| at.to_string());
             format!("peer {} does not answer at {endpoint}: is its agent running, and does UDP reach it?", peer.name)
         });
@@ -141,6 +146,11 @@ impl Control {
         let gaps = self.host.gaps().iter().cloned();
         host.chain(unguarded).chain(gaps).chain(inside).chain(registries).chain(silent).chain(held).collect()
     }
+}
+
+/// It answered neither a handshake nor its repetition: an old session proves no longer that anybody is there.
+fn is_silent(peer: &PeerReport) -> bool {
+    peer.unanswered.is_some_and(|time| time > UNANSWERED)
 }
 
 /// The name in the configuration.

@@ -226,13 +226,15 @@ impl Peer {
 
     pub(super) fn report(&self) -> PeerReport {
         let session = self.lock();
+        let status = session.tunnel.status();
         PeerReport {
             name: self.spec.name.clone(),
             public_key: self.spec.public_key,
             endpoint: session.endpoint,
-            handshake_age: session.tunnel.status().handshake_age,
+            handshake_age: status.handshake_age,
             handshake_time: session.handshake_time,
             connecting: !session.tunnel.has_session() && session.attempts > 0,
+            unanswered: status.unanswered,
             counters: self.shared.lanes.iter().fold(session.counters, LaneCounters::add_to),
             association: session.association,
             speaks_associations: self.speaks,

@@ -44,6 +44,11 @@ impl Pacing {
         self.wanted
     }
 
+    /// How long initiations have gone unanswered; `None` when none is out.
+    pub(super) fn unanswered(&self, now: Duration) -> Option<Duration> {
+        self.series.map(|began| now.saturating_sub(began))
+    }
+
     pub(super) fn allows(&self, now: Duration) -> bool {
         now >= self.not_before
     }
@@ -101,6 +106,18 @@ mod tests {
     fn pauses_double_from_one_second_to_a_minute() {
         let whole: Vec<_> = (0..9).map(|failures| pause(failures, 0).as_secs()).collect();
         assert_eq!(whole, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+    }
+
+    #[test]
+    fn initiations_are_unanswered_from_the_first_of_a_series_until_one_is_answered() {
+        let mut pacing = Pacing::default();
+        assert_eq!(pacing.unanswered(SECOND), None);
+        for sent in [10, 15, 20] {
+            pacing.initiated(sent * SECOND, 0);
+        }
+        assert_eq!(pacing.unanswered(22 * SECOND), Some(12 * SECOND));
+        pacing.confirmed();
+        assert_eq!(pacing.unanswered(23 * SECOND), None);
     }
 
     #[test]
