@@ -7,7 +7,7 @@ mod desired;
 mod reconcile;
 mod report;
 mod start;
-mod underlay;
+pub(crate) mod underlay;
 mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -39,12 +39,12 @@ impl Control {
 }
 
 /// As configured, or what the underlay devices have.
-pub(super) fn node_addresses(config: &Config, underlay: &Underlay) -> BTreeSet<IpAddr> {
+pub(crate) fn node_addresses(config: &Config, underlay: &Underlay) -> BTreeSet<IpAddr> {
     config.node.addresses.clone().unwrap_or_else(|| underlay.addresses())
 }
 
 /// Where Pods live, as far as it is known.
-pub(super) fn overlay_networks(config: &Config, cluster: Option<&Cluster>, own: &BTreeSet<IpNet>) -> Vec<IpNet> {
+pub(crate) fn overlay_networks(config: &Config, cluster: Option<&Cluster>, own: &BTreeSet<IpNet>) -> Vec<IpNet> {
     let listed = match &config.node.cidrs {
         Cidrs::Listed(cidrs) => cidrs.clone(),
         Cidrs::Auto { .. } => BTreeSet::new(),
@@ -55,7 +55,7 @@ pub(super) fn overlay_networks(config: &Config, cluster: Option<&Cluster>, own: 
 
 /// The underlay without the devices on which Pods live: those that have none of the node's addresses, where these are
 /// given, or only addresses of the overlay. The guard would cut the Pods off.
-pub(super) fn without_pods(config: &Config, overlay: &[IpNet], mut underlay: Underlay) -> Underlay {
+pub(crate) fn without_pods(config: &Config, overlay: &[IpNet], mut underlay: Underlay) -> Underlay {
     if config.underlay.devices.is_some() {
         return underlay;
     }

@@ -1,19 +1,18 @@
 //! What preflight wants to know of the host's network before anything is written.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::path::Path;
 
 use super::netlink::Netlink;
-use super::{Host, HostError};
+use super::{Host, HostError, Underlay};
 
 /// The host's network as it is.
 #[derive(Clone, Debug, Default)]
 pub struct Survey {
     /// Kind of the device that has the name ours shall have; empty for hardware.
     pub device_kind: Option<String>,
-    /// This host's addresses on its underlay devices.
-    pub addresses: BTreeSet<IpAddr>,
+    /// The devices that lead to other nodes, with this host's addresses there.
+    pub underlay: Underlay,
 }
 
 /// Asks the kernel, on a thread of its own so that callers need no runtime and may be on one.
@@ -36,5 +35,5 @@ async fn ask(device: &str, underlay: Option<&BTreeSet<String>>) -> Result<Survey
     let netlink: &Netlink = &host.netlink;
     netlink.rules().await?;
     let device_kind = netlink.link(device).await?.map(|link| link.kind);
-    Ok(Survey { device_kind, addresses: host.discover(underlay).await?.addresses() })
+    Ok(Survey { device_kind, underlay: host.discover(underlay).await? })
 }

@@ -1,5 +1,6 @@
 //! Port, device, addresses, forwarding.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 
@@ -7,6 +8,7 @@ use ipnet::IpNet;
 
 use super::Finding;
 use crate::config::{Cidrs, Config};
+use crate::control::underlay::{node_addresses, overlay_networks, without_pods};
 use crate::host::{self, Survey, sysctl};
 use crate::status::Status;
 
@@ -41,7 +43,9 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
 }
 
 fn found(config: &Config, survey: &Survey) -> Vec<Finding> {
-    let addresses = config.node.addresses.clone().unwrap_or_else(|| survey.addresses.clone());
+    // As the agent sees it: a device on which only Pods live is no underlay.
+    let overlay = overlay_networks(config, None, &BTreeSet::new());
+    let addresses = node_addresses(config, &without_pods(config, &overlay, survey.underlay.clone()));
     let mut findings = vec![device(&config.overlay.device, survey)];
     if addresses.is_empty() {
         findings.push(Finding::fatal(
@@ -56,7 +60,7 @@ fn found(config: &Config, survey: &Survey) -> Vec<Finding> {
         findings.extend(networks.iter().find(|net| net.contains(&address)).map(|net| {
             Finding::fatal(
                 format!("{what} {address} is inside the cluster network {net}"),
-                "the node would cut itself off: choose other Pod networks, or another address",
+                "the node would cut itself off: choose other Pod networks or another address; node.addresses names the node's own",
             )
         }));
     }
@@ -126,6 +130,7 @@ fn forwards(name: &str) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::{Underlay, UnderlayDevice};
 
     #[test]
     fn the_address_in_a_url_is_found_whatever_its_spelling() {
@@ -148,6 +153,26 @@ mod tests {
         assert!(own.ok && own.what.contains("in use by the running agent of a"), "{own}");
         drop(holder);
         assert!(port(number, None).ok);
+    }
+
+    #[test]
+    fn an_address_on_the_pods_device_is_no_node_address_unless_it_is_named_as_one() {
+        let text = "[node]\nname = \"a\"\ncidrs = [\"10.42.1.0/24\"]\n[overlay]\nnetworks = [\"10.42.0.0/16\"]\n";
+        let config = crate::config::parse(text, Path::new("warren.toml")).expect("valid");
+        let device = |address: &str| UnderlayDevice { mtu: 1500, addresses: [address.parse().expect("valid")].into() };
+        let fatal = |devices: &[(&str, &str)]| {
+            let devices = devices.iter().map(|(name, address)| ((*name).to_owned(), device(address))).collect();
+            let underlay = Underlay { devices, ..Underlay::default() };
+            let found = found(&config, &Survey { underlay, ..Survey::default() });
+            found.into_iter().filter(Finding::is_fatal).map(|finding| finding.to_string()).collect::<String>()
+        };
+        assert_eq!(fatal(&[("eth0", "10.0.0.11"), ("pods", "10.42.1.1")]), "");
+        assert!(fatal(&[("pods", "10.42.1.1")]).contains("no underlay address"));
+        assert!(fatal(&[]).contains("no underlay address"));
+        let named =
+            crate::config::parse(&text.replace("[node]", "[node]\naddresses = [\"10.42.1.1\"]"), Path::new("x"));
+        let found = found(&named.expect("valid"), &Survey::default());
+        assert!(found.iter().any(|finding| finding.to_string().contains("10.42.1.1 is inside the cluster network")));
     }
 
     #[test]
