@@ -1,13 +1,12 @@
 //! `warren cluster …`: what an administrator does in the store. Set the cluster up, add nodes, take back what they left.
-#![allow(clippy::print_stdout, reason = "the results are for the person at the terminal")]
 
 mod access;
 mod add_node;
+mod fault;
+mod output;
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use etcd_client::Client;
 use ipnet::IpNet;
@@ -16,7 +15,8 @@ use warren_overlay::record::NodeName;
 
 use crate::cli::say;
 use crate::config::{Config, Etcd};
-use crate::registry::etcd::{self, AllocateError, Keys, Want};
+use crate::registry::etcd::{self, Keys, Want};
+use fault::Fault;
 
 /// How to reach the store; what is left out comes from the configuration file, if there is one.
 #[derive(Clone, Debug, clap::Args)]
@@ -90,7 +90,7 @@ pub fn run(command: Command, config: impl FnOnce() -> Result<Config, String>) ->
     let etcd = access::resolve(command.access, config)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
-    runtime.block_on(async {
+    let done = runtime.block_on(async {
         let mut client = etcd::connect(&etcd).await?;
         let keys = Keys::new(&etcd.cluster);
         match command.verb {
@@ -101,7 +101,8 @@ pub fn run(command: Command, config: impl FnOnce() -> Result<Config, String>) ->
             Verb::AddNode(args) => add_node::run(&mut client, &keys, &etcd, *args).await,
             Verb::Release { name, forgotten } => release(&mut client, &keys, &name, &forgotten).await,
         }
-    })?;
+    });
+    done.map_err(|fault: Fault| fault.tell(&etcd.endpoints))?;
     Ok(0)
 }
 
@@ -118,7 +119,8 @@ fn cluster_of(networks: Vec<IpNet>, permissive: bool, id: Option<String>) -> Res
     Ok(Cluster { id, networks: networks.into_iter().collect(), enforcement })
 }
 
-async fn init(client: &mut Client, keys: &Keys, mut wanted: Cluster, change: bool) -> Result<(), String> {
+async fn init(client: &mut Client, keys: &Keys, mut wanted: Cluster, change: bool) -> Result<(), Fault> {
+    let failed = || Fault::of("the cluster was not set up");
     let existing = cluster(client, keys).await?;
     if wanted.id.is_empty() {
         wanted.id = existing.as_ref().map_or_else(|| access::random_word(16), |existing| existing.id.clone());
@@ -128,48 +130,34 @@ async fn init(client: &mut Client, keys: &Keys, mut wanted: Cluster, change: boo
         return Ok(());
     }
     if existing.is_some() && !change {
-        return Err("the cluster is already set up in another way; add --change to change it".to_owned());
+        return Err("the cluster is already set up in another way; add --change to change it".to_owned().into());
     }
     if existing.is_some() {
-        let text = serde_json::to_vec(&wanted).map_err(|error| error.to_string())?;
-        client.put(keys.cluster(), text, None).await.map_err(|error| denied(&error))?;
-    } else if !etcd::put_cluster(client, keys, &wanted).await.map_err(|error| denied(&error))? {
-        return Err("somebody else set the cluster up at this moment; run this again to compare".to_owned());
+        let text = serde_json::to_vec(&wanted).map_err(|error| Fault::Told(error.to_string()))?;
+        client.put(keys.cluster(), text, None).await.map_err(failed())?;
+    } else if !etcd::put_cluster(client, keys, &wanted).await.map_err(failed())? {
+        return Err("somebody else set the cluster up at this moment; run this again to compare".to_owned().into());
     }
     say("the cluster is set up; add nodes with `warren cluster add-node NAME`");
     Ok(())
 }
 
-async fn cluster(client: &mut Client, keys: &Keys) -> Result<Option<Cluster>, String> {
-    let found = client.get(keys.cluster(), None).await.map_err(|error| denied(&error))?;
+async fn cluster(client: &mut Client, keys: &Keys) -> Result<Option<Cluster>, Fault> {
+    let found = client.get(keys.cluster(), None).await.map_err(Fault::of("the cluster cannot be read"))?;
     let Some(value) = found.kvs().first() else { return Ok(None) };
-    serde_json::from_slice(value.value()).map(Some).map_err(|error| format!("{} is damaged: {error}", keys.cluster()))
+    let damaged = |error| Fault::Told(format!("{} is damaged: {error}", keys.cluster()));
+    serde_json::from_slice(value.value()).map(Some).map_err(damaged)
 }
 
-async fn release(client: &mut Client, keys: &Keys, name: &NodeName, forgotten: &[IpNet]) -> Result<(), String> {
-    let released = etcd::release(client, keys, name, forgotten).await.map_err(|error| error.to_string())?;
+async fn release(client: &mut Client, keys: &Keys, name: &NodeName, forgotten: &[IpNet]) -> Result<(), Fault> {
+    let failed = Fault::of_allocation(format!("{name} was not released"));
+    let released = etcd::release(client, keys, name, forgotten).await.map_err(failed)?;
     access::remove_user(client, name).await?;
     match released.as_slice() {
         [] => say(format_args!("{name} had no CIDRs; whatever else it had is gone")),
         cidrs => say(format_args!("released {}", cidrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))),
     }
     Ok(())
-}
-
-fn denied(error: &etcd_client::Error) -> String {
-    format!("etcd refused: {error}")
-}
-
-fn explain(error: &AllocateError) -> String {
-    format!("nothing was allocated: {error}")
-}
-
-/// Writes a file that holds a secret: new, readable by its owner alone.
-fn write_secret(path: &Path, text: &str) -> Result<(), String> {
-    let failed = |error| format!("{} cannot be written: {error}; nothing is overwritten", path.display());
-    let mut options = std::fs::OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-    file.write_all(text.as_bytes()).map_err(failed)
 }
 
 /// What `add-node` allocates.

@@ -130,6 +130,90 @@ fn add_node_gives_a_complete_configuration_and_release_takes_all_of_it_back() {
 }
 
 #[test]
+fn an_administrator_whom_etcd_knows_by_certificate_gives_each_node_a_user_that_is_known_by_its_own() {
+    scenario(async {
+        let store = Store::start_with(true, &[]);
+        for words in [&["user", "add", "root:admin"][..], &["user", "grant-role", "root", "root"], &["auth", "enable"]]
+        {
+            store.ctl(words);
+        }
+        let root = store.config_of("root");
+        let administer = |words: &[&str]| {
+            let done = store.cluster_by(&root, words);
+            assert!(done.status.success(), "{words:?}: {}", String::from_utf8_lossy(&done.stderr));
+            String::from_utf8_lossy(&done.stdout).into_owned()
+        };
+        administer(&["init", "--network", "10.0.0.0/16"]);
+        let said = administer(&["add-node", "a"]);
+        assert!(said.contains("common name warren-a\n") && !said.contains("password"), "{said}");
+        let mut node = connect(&store.config_of("warren-a")).await.expect("etcd knows the certificate");
+        node.put(format!("{PREFIX}nodes/a"), "x", None).await.expect("its own record");
+        node.get(format!("{PREFIX}cluster"), None).await.expect("it reads everything");
+        for key in ["nodes/b", "alloc/10.0.9.0-24", "cluster"] {
+            let refused = node.put(format!("{PREFIX}{key}"), "x", None).await;
+            assert!(refused.is_err_and(|error| error.to_string().contains("permission denied")), "{key}");
+        }
+        let not_root = store.cluster_by(&store.config_of("warren-a"), &["release", "b"]);
+        let why = String::from_utf8_lossy(&not_root.stderr).into_owned();
+        assert!(!not_root.status.success() && why.contains("common name root"), "{why}");
+        administer(&["release", "a"]);
+        node.put(format!("{PREFIX}nodes/a"), "x", None).await.expect_err("the user is gone");
+    });
+}
+
+#[test]
+fn a_file_in_the_way_of_the_new_one_costs_a_node_that_runs_nothing() {
+    scenario(async {
+        let mut store = Store::start();
+        store.authenticate();
+        store.administer(&["init", "--network", "10.0.0.0/16"]);
+        let config = carried(&store, &["add-node", "a"]);
+        let (taken, new) = (store.path("a.toml").display().to_string(), store.path("new.toml").display().to_string());
+        let refused = store.cluster(&["add-node", "a", "--output", &taken]);
+        let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && why.contains("exists and is not overwritten"), "{why}");
+        let mut node = connect(&config.etcd.expect("a registry")).await.expect("its password is as it was");
+        node.put(format!("{PREFIX}nodes/a"), "x", None).await.expect("it still writes its record");
+        let outside = store.cluster(&["add-node", "b", "--cidr", "10.9.0.0/24", "--output", &new]);
+        assert!(!outside.status.success() && !store.path("new.toml").exists(), "an empty file stays behind");
+        store.administer(&["add-node", "b", "--output", &new]);
+        assert!(config::load(&store.path("new.toml")).is_ok(), "the file is whole, and its owner's alone");
+    });
+}
+
+#[test]
+fn what_etcd_refuses_an_administrator_is_said_with_what_was_tried_where_and_what_to_do() {
+    let mut store = Store::start();
+    let endpoint = format!("etcd at http://127.0.0.1:{}: ", store.port());
+    store.authenticate();
+    store.administer(&["init", "--network", "10.0.0.0/16"]);
+    let a = carried(&store, &["add-node", "a"]).etcd.expect("a registry");
+    let file = store.path("a-password");
+    write_secret(&file, &a.password.as_ref().expect("it has a user").0);
+    let node = config::Etcd { password_file: Some(file), ..a };
+    let nobody = store.config();
+    let cases: [(&config::Etcd, &[&str], [&str; 2]); 4] = [
+        (&node, &["release", "b"], ["b was not released: ", "--username root"]),
+        (&node, &["add-node", "b"], ["nothing was allocated: ", "--username root"]),
+        (&node, &["init", "--network", "10.1.0.0/16", "--change"], ["the cluster was not set up: ", "--username root"]),
+        (&nobody, &["release", "b"], ["b was not released: ", "asks for a user"]),
+    ];
+    for (who, words, expected) in cases {
+        let refused = store.cluster_by(who, words);
+        let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(2), "{why}");
+        for part in expected.into_iter().chain([endpoint.as_str()]) {
+            assert!(why.contains(part), "{words:?} does not say {part:?}: {why}");
+        }
+        assert!(!why.contains("grpc") && !why.contains("code:"), "the library's words: {why}");
+    }
+    store.kill();
+    let gone = store.cluster_by(&nobody, &["release", "b"]);
+    let why = String::from_utf8_lossy(&gone.stderr).into_owned();
+    assert!(why.contains(&endpoint) && why.contains("does etcd run"), "{why}");
+}
+
+#[test]
 fn a_nodes_user_writes_its_own_record_and_nothing_else() {
     scenario(async {
         let mut store = Store::start();

@@ -8,7 +8,10 @@ use etcd_client::Client;
 use ipnet::IpNet;
 use warren_overlay::record::NodeName;
 
-use super::{access, cluster, etcd_table, explain, list, toml_string, wants, write_secret};
+use super::access::{self, Login};
+use super::fault::Fault;
+use super::output::Output;
+use super::{cluster, etcd_table, list, toml_string, wants};
 use crate::cli::say;
 use crate::config::Etcd;
 use crate::registry::etcd::{self, Keys, Want};
@@ -38,60 +41,67 @@ pub(super) struct Args {
     output: Option<PathBuf>,
 }
 
-pub(super) async fn run(client: &mut Client, keys: &Keys, etcd: &Etcd, args: Args) -> Result<(), String> {
+pub(super) async fn run(client: &mut Client, keys: &Keys, etcd: &Etcd, args: Args) -> Result<(), Fault> {
+    // First: the user's password is said only once, and a file in the way must not cost a running node its password.
+    let output = args.output.as_deref().map(Output::create).transpose()?;
+    let (name, path) = (args.name.clone(), args.output.clone());
+    let cidrs = allocate(client, keys, args).await?;
+    let login = access::log_in(client, keys, etcd, &name).await?;
+    let text = config(etcd, &name, &cidrs, &login);
+    let (Some(output), Some(path)) = (output, path) else {
+        say(text.trim_end());
+        return Ok(());
+    };
+    output.write(&text)?;
+    say(format_args!("wrote {}; carry it to {name} as /etc/warren/warren.toml (mode 0600)", path.display()));
+    Ok(())
+}
+
+/// What the node gets: its CIDRs.
+async fn allocate(client: &mut Client, keys: &Keys, args: Args) -> Result<Vec<IpNet>, Fault> {
     let cluster = cluster(client, keys).await?;
-    let cluster = cluster.ok_or("the cluster is not set up: run `warren cluster init` first")?;
+    let cluster = cluster.ok_or_else(|| "the cluster is not set up: run `warren cluster init` first".to_owned())?;
+    let failed = || Fault::of_allocation("nothing was allocated");
     let inside = |cidr: &IpNet| cluster.networks.iter().any(|network| network.contains(cidr));
     if let Some(outside) = args.cidrs.iter().find(|cidr| !inside(cidr)) {
-        return Err(format!(
-            "--cidr {outside} is not inside the cluster network; --address grants a node's own address"
-        ));
+        let why = format!("--cidr {outside} is not inside the cluster network; --address grants a node's own address");
+        return Err(why.into());
     }
     let addresses: Vec<_> = args.addresses.iter().copied().map(IpNet::from).collect();
     if let Some(pod) = addresses.iter().find(|address| inside(address)) {
-        return Err(format!("--address {} is inside the cluster network: give it with --cidr {pod}", pod.addr()));
+        let why = format!("--address {} is inside the cluster network: give it with --cidr {pod}", pod.addr());
+        return Err(why.into());
     }
     for address in addresses {
         let none = BTreeMap::new();
         let given = etcd::allocate(client, keys, &args.name, &Want::This(address), &cluster.networks, &none).await;
-        given.map_err(|error| explain(&error))?;
+        given.map_err(failed())?;
     }
     let mut cidrs = Vec::new();
     if !args.no_cidr {
         for want in wants(&args.cidrs, &cluster.networks, (args.cidr_length, args.cidr_length_v6)) {
             let given = etcd::allocate(client, keys, &args.name, &want, &cluster.networks, &BTreeMap::new()).await;
-            cidrs.push(given.map_err(|error| explain(&error))?);
+            cidrs.push(given.map_err(failed())?);
         }
     }
-    let password = match etcd.username {
-        Some(_) if access::is_enabled(client).await => Some(access::add_user(client, keys, &args.name).await?),
-        _ => None,
-    };
-    let text = config(etcd, &args.name, &cidrs, password.as_deref());
-    match &args.output {
-        Some(path) => {
-            write_secret(path, &text)?;
-            let path = path.display();
-            say(format_args!("wrote {path}; carry it to {} as /etc/warren/warren.toml (mode 0600)", args.name));
-        }
-        None => say(text.trim_end()),
-    }
-    Ok(())
+    Ok(cidrs)
 }
 
 /// The whole file, with what must be carried along as comments.
-fn config(etcd: &Etcd, name: &NodeName, cidrs: &[IpNet], password: Option<&str>) -> String {
+fn config(etcd: &Etcd, name: &NodeName, cidrs: &[IpNet], login: &Login) -> String {
+    let user = access::user_of(name);
     let mut text = format!("# Warren on {name}. Put this at /etc/warren/warren.toml, mode 0600, then: warren up\n");
-    for (file, there) in [
-        (&etcd.ca_file, "etcd-ca.pem: the authority of etcd's certificate"),
-        (&etcd.cert_file, "etcd-client.pem, etcd-client-key.pem: a client certificate of this host's own"),
-    ] {
-        if file.is_some() {
-            text.push_str(&format!("# Needed beside it: {there}\n"));
-        }
+    if etcd.ca_file.is_some() {
+        text.push_str("# Needed beside it: etcd-ca.pem: the authority of etcd's certificate\n");
+    }
+    if etcd.cert_file.is_some() {
+        text.push_str(
+            "# Needed beside it: etcd-client.pem, etcd-client-key.pem: a client certificate of this host's own",
+        );
+        text.push_str(&if *login == Login::Certificate { format!(", common name {user}\n") } else { "\n".to_owned() });
     }
     text.push_str(&format!("\n[node]\nname = {}\ncidrs = {}\n\n", toml_string(name.as_str()), list(cidrs)));
-    let user = access::user_of(name);
+    let password = if let Login::Password(password) = login { Some(password.as_str()) } else { None };
     text.push_str(&etcd_table(etcd, password.map(|_| user.as_str())));
     if let Some(password) = password {
         text.push_str(&format!("password = {}\n", toml_string(password)));

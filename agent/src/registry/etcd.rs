@@ -35,6 +35,7 @@ use crate::config::{Cidrs, Etcd};
 pub(crate) use allocate::put_cluster;
 pub use allocate::{AllocateError, Want, allocate, release};
 pub use connect::connect;
+pub(crate) use explain::explain;
 pub use keys::Keys;
 pub(crate) use list::end_of;
 pub use list::list;
@@ -63,7 +64,7 @@ const RELIST_PAUSE: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 enum Ended {
     /// The store or the way to it.
-    #[error("{}", explain::explain(.0))]
+    #[error("{}", explain(.0))]
     Store(#[from] etcd_client::Error),
     /// A file of ours.
     #[error("{0}")]

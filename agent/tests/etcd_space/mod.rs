@@ -6,6 +6,7 @@ pub(crate) mod node;
 pub(crate) mod relay;
 pub(crate) mod tls;
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::future::Future;
 use std::net::TcpListener;
@@ -178,12 +179,28 @@ impl Store {
 
     /// `warren cluster …` as the administrator.
     pub(crate) fn cluster(&self, words: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_warren"));
-        command.arg("cluster").args(words).args(["--endpoints", &self.url(), "--cluster", CLUSTER]);
+        let mut config = self.config();
         if let Some((user, password)) = self.login.as_ref().and_then(|login| login.split_once(':')) {
             let file = self.path("password");
             write_secret(&file, password);
-            command.args(["--username", user, "--password-file"]).arg(file);
+            (config.username, config.password_file) = (Some(user.to_owned()), Some(file));
+        }
+        self.cluster_by(&config, words)
+    }
+
+    /// `warren cluster …` as somebody who comes to etcd like this.
+    pub(crate) fn cluster_by(&self, who: &Etcd, words: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_warren"));
+        command.arg("cluster").args(words).args(["--endpoints", &self.url(), "--cluster", CLUSTER]);
+        command.args(who.username.iter().flat_map(|user| ["--username", user]));
+        let files = [
+            ("--ca-file", &who.ca_file),
+            ("--cert-file", &who.cert_file),
+            ("--key-file", &who.key_file),
+            ("--password-file", &who.password_file),
+        ];
+        for (flag, file) in files {
+            command.args(file.iter().flat_map(|file| [OsStr::new(flag), file.as_os_str()]));
         }
         command.stdin(Stdio::null()).output().expect("the program was built")
     }
@@ -193,6 +210,13 @@ impl Store {
         let output = self.cluster(words);
         assert!(output.status.success(), "warren cluster {words:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// How somebody with a certificate of this common name reaches it.
+    pub(crate) fn config_of(&self, name: &str) -> Etcd {
+        let mut config = self.config();
+        self.tls.as_ref().expect("etcd has TLS").certify(name, &mut config);
+        config
     }
 
     /// How an agent reaches it.

@@ -8,6 +8,7 @@ use warren_agent::config::Etcd;
 /// Certificates of the authority, of etcd and of a client, as PEM files.
 pub(crate) struct Tls {
     dir: PathBuf,
+    issuer: Issuer<'static, KeyPair>,
 }
 
 impl Tls {
@@ -18,16 +19,27 @@ impl Tls {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = params.self_signed(&key).expect("valid parameters");
         std::fs::write(dir.join("ca.pem"), authority.pem()).expect("the folder is ours");
-        let issuer = Issuer::new(params, key);
-        for (name, subjects) in [("server", vec!["127.0.0.1".to_owned()]), ("client", Vec::new())] {
-            let key = KeyPair::generate().expect("a key");
-            let mut params = CertificateParams::new(subjects).expect("an address");
-            params.distinguished_name.push(DnType::CommonName, name);
-            let certificate = params.signed_by(&key, &issuer).expect("valid parameters");
-            std::fs::write(dir.join(format!("{name}.pem")), certificate.pem()).expect("the folder is ours");
-            super::write_secret(&dir.join(format!("{name}.key")), &key.serialize_pem());
-        }
-        Self { dir: dir.to_owned() }
+        let tls = Self { dir: dir.to_owned(), issuer: Issuer::new(params, key) };
+        tls.issue("server", vec!["127.0.0.1".to_owned()]);
+        tls.issue("client", Vec::new());
+        tls
+    }
+
+    fn issue(&self, name: &str, subjects: Vec<String>) {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(subjects).expect("an address");
+        params.distinguished_name.push(DnType::CommonName, name);
+        let certificate = params.signed_by(&key, &self.issuer).expect("valid parameters");
+        std::fs::write(self.dir.join(format!("{name}.pem")), certificate.pem()).expect("the folder is ours");
+        super::write_secret(&self.dir.join(format!("{name}.key")), &key.serialize_pem());
+    }
+
+    /// Has somebody come with a certificate of this common name.
+    pub(crate) fn certify(&self, name: &str, config: &mut Etcd) {
+        self.issue(name, Vec::new());
+        config.ca_file = Some(self.dir.join("ca.pem"));
+        config.cert_file = Some(self.dir.join(format!("{name}.pem")));
+        config.key_file = Some(self.dir.join(format!("{name}.key")));
     }
 
     fn options(&self, words: [(&str, &str); 3]) -> Vec<String> {

@@ -8,6 +8,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use warren_overlay::mesh::Cluster;
 use warren_overlay::record::NodeName;
 
+use super::explain::explain;
 use super::keys::{Key, Keys};
 use super::store::Owner;
 
@@ -40,7 +41,7 @@ pub enum Want {
 #[derive(Debug, thiserror::Error)]
 pub enum AllocateError {
     /// The store said no.
-    #[error("{0}")]
+    #[error("{}", explain(.0))]
     Store(#[from] Error),
     /// Somebody owns it, or a part of it, or more than it.
     #[error("{wanted} overlaps {taken}, which belongs to {owner}")]

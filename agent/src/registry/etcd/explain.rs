@@ -5,7 +5,7 @@ use std::error::Error as _;
 use etcd_client::Error;
 
 /// What etcd or the way to it says, and what that means here.
-const MEANINGS: [(&str, &str); 12] = [
+const MEANINGS: [(&str, &str); 13] = [
     ("UnknownIssuer", "etcd's certificate is not signed by the authority in etcd.ca_file"),
     ("NotValidForName", "etcd's certificate does not name the address in etcd.endpoints"),
     ("certificate expired", "etcd's certificate has expired, or this host's clock is wrong"),
@@ -16,12 +16,13 @@ const MEANINGS: [(&str, &str); 12] = [
     ("user name is empty", "etcd asks for a user: set etcd.username and etcd.password_file"),
     ("permission denied", "etcd does not let this user do that: see the roles in deploy/etcd"),
     ("Timeout expired", "etcd does not answer: is it overloaded, or does a firewall drop in silence?"),
+    ("tcp connect error", "nobody answers there: does etcd run, is the address right, does a firewall let it pass?"),
     ("no leader", "most members of etcd are away"),
     ("database space exceeded", "etcd is full: compact and defragment it, then disarm its alarm"),
 ];
 
 /// The cause, and what it means where that is known.
-pub(super) fn explain(error: &Error) -> String {
+pub(crate) fn explain(error: &Error) -> String {
     let cause = match error {
         Error::GRpcStatus(status) => match status.source() {
             Some(source) => format!("{}: {}", status.message(), deepest(source)),
@@ -33,7 +34,7 @@ pub(super) fn explain(error: &Error) -> String {
     let known = MEANINGS.iter().find(|(said, _)| cause.contains(said));
     match known {
         Some((_, meaning)) => format!("{meaning} ({cause})"),
-        None if cause.contains("connection closed") => {
+        None if cause.contains("connection closed") || cause.contains("broken pipe") => {
             format!("etcd closed the connection; if it asks for client certificates, set etcd.cert_file ({cause})")
         }
         None => cause,
