@@ -22,6 +22,7 @@ fn under_traffic(what: impl FnOnce(&mut EtcdMesh)) {
     let slowest = report.seconds.iter().copied().fold(f64::INFINITY, f64::min);
     assert!(slowest * 8.0 > 25e6, "a second of the transfer fell below half its rate: {:?}", report.seconds);
     mesh.assert_connected();
+    mesh.finish();
 }
 
 #[test]
@@ -66,6 +67,7 @@ fn a_watcher_that_was_cut_off_while_the_store_was_compacted_reads_everything_ane
     });
     mesh.until_reached(0, 2);
     mesh.assert_connected();
+    mesh.finish();
 }
 
 /// Drops everything between the first node and etcd, in silence.
@@ -86,11 +88,12 @@ fn a_store_that_was_wiped_takes_no_peer_away() {
     mesh.nodes.iter().for_each(|node| mesh.etcd.add(node));
     mesh.agents[0].stays(5, "no peer is forgotten", |status| status.peers().len() == 2);
     mesh.assert_connected();
+    mesh.finish();
 }
 
 #[test]
 fn a_prefix_stays_with_its_node_when_a_wiped_store_gives_it_to_another() {
-    let mesh = &mut EtcdMesh::start(Plan::default(), 2);
+    let mut mesh = EtcdMesh::start(Plan::default(), 2);
     mesh.assert_connected();
     mesh.etcd.wipe();
     let back = |etcd: &Etcd| etcd.ctl(&["get", "--prefix", "/warren/lab/v1/cluster"]).contains("networks");
@@ -100,7 +103,7 @@ fn a_prefix_stays_with_its_node_when_a_wiped_store_gives_it_to_another() {
         status.value()["refusals"].to_string().contains("10.42.2.128/25")
     });
     holds_for(3, "the prefix stays with its node", || ping(mesh.pods[0].namespace(), mesh.pods[1].address()));
-    mesh.sniffer.assert_encrypted();
+    mesh.finish();
 }
 
 #[test]
@@ -124,6 +127,7 @@ fn a_store_restored_from_an_older_snapshot_is_brought_up_to_date() {
     eventually(60, "the newer record is published again", || published().then_some(()));
     holds_for(3, "the old key stays away", || ping(mesh.pods[0].namespace(), mesh.pods[1].address()));
     mesh.assert_connected();
+    mesh.finish();
 }
 
 #[test]
@@ -140,6 +144,7 @@ fn an_agent_that_starts_while_etcd_is_down_joins_its_peers_from_disk() {
     }
     mesh.until_reached(0, 1);
     mesh.assert_connected();
+    mesh.finish();
 }
 
 #[test]
