@@ -8,8 +8,8 @@ purpose="${1:?usage: scripts/setup.sh build|check|demo|test|bench}"
 
 # command:package, for apt
 build=(cc:build-essential protoc:protobuf-compiler descriptor.proto:libprotobuf-dev)
-demo=(ip:iproute2 ping:iputils-ping nft:nftables iperf3:iperf3 wireguard-go:wireguard-go wg:wireguard-tools)
-lab=(etcd:etcd-server etcdctl:etcd-client tcpdump:tcpdump conntrack:conntrack ethtool:ethtool)
+demo=(ip:iproute2 ping:iputils-ping nft:nftables iperf3:iperf3 wireguard-go:wireguard-go wg:wireguard-tools tcpdump:tcpdump)
+lab=(etcd:etcd-server etcdctl:etcd-client conntrack:conntrack ethtool:ethtool)
 # command:crate, for cargo
 crates=()
 
