@@ -1,7 +1,7 @@
 //! The data path: threads, tunnels and the forwarding table that they share.
 //!
 //! ```text
-//! worker q:   TUN queue q -> cut, seal -> UDP          UDP socket q -> open, check, join -> TUN queue q
+//! worker q:   TUN queue q -> cut, seal -> UDP          UDP socket q -> open, check, join -> TUN
 //! clerk:      handshakes, timers, waiting packets      (never on a worker)
 //! control:    swaps the snapshot, reads counters       (never waits for a worker)
 //! ```
@@ -114,15 +114,20 @@ struct Shared {
     /// Datagrams of one worker's associations that came to another.
     strays: Vec<strays::Strays>,
     wakers: Vec<Waker>,
-    /// A new device's queues, one place per worker, until the worker takes its own.
-    successors: Vec<Mutex<Option<Queue>>>,
+    /// A new device's queues, one place per worker, until the worker takes them.
+    successors: Vec<Mutex<Option<Queues>>>,
     /// Somebody deleted the device.
     device_gone: AtomicBool,
     stop: AtomicBool,
 }
 
-/// A queue of the device, and what the device takes.
-type Queue = (TunQueue, Takes);
+/// The queues of the device, one per worker, and what the device takes.
+type Queues = (Arc<[TunQueue]>, Takes);
+
+fn queues(tun: Tun) -> Queues {
+    let takes = takes(&tun);
+    (tun.queues.into(), takes)
+}
 
 fn takes(tun: &Tun) -> Takes {
     Takes { checksums: tun.queues.iter().all(TunQueue::has_vnet), tcp: tun.tso, udp: tun.uso }
@@ -174,9 +179,9 @@ impl Dataplane {
     }
 
     fn spawn(&mut self, tun: Tun, clerk: Clerk) -> io::Result<()> {
-        let takes = takes(&tun);
-        for (number, queue) in tun.queues.into_iter().enumerate() {
-            let worker = Worker::new(number, Arc::clone(&self.shared), (queue, takes), self.clerk.clone());
+        let queues = queues(tun);
+        for number in 0..queues.0.len() {
+            let worker = Worker::new(number, Arc::clone(&self.shared), queues.clone(), self.clerk.clone());
             self.threads.push(thread(format!("warren-worker-{number}"), move || worker.run())?);
         }
         self.threads.push(thread("warren-clerk".into(), move || clerk.run())?);
@@ -202,9 +207,9 @@ impl Dataplane {
     /// What the kernel says of the device.
     pub fn reopen(&self) -> io::Result<()> {
         let tun = open_device(&self.shared.options)?;
-        let takes = takes(&tun);
-        for (place, queue) in self.shared.successors.iter().zip(tun.queues) {
-            *place.lock().unwrap_or_else(PoisonError::into_inner) = Some((queue, takes));
+        let queues = queues(tun);
+        for place in &self.shared.successors {
+            *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(queues.clone());
         }
         self.shared.device_gone.store(false, Ordering::Release);
         for waker in &self.shared.wakers {

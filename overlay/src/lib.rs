@@ -15,3 +15,4 @@ pub mod offload;
 pub mod packet;
 pub mod record;
 pub mod routes;
+pub mod settle;

@@ -29,6 +29,7 @@ pub mod etcd;
 pub mod etcd_mesh;
 pub mod eventually;
 pub mod flood;
+pub mod flows;
 pub mod fuzz;
 pub mod iperf;
 pub mod lab;
@@ -47,6 +48,7 @@ pub mod sniffer;
 pub mod status;
 pub mod stock;
 pub mod stream;
+pub mod tcp;
 
 pub use agent::Agent;
 pub use control::{assert_seen_without_warren, between};

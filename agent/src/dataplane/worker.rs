@@ -1,4 +1,4 @@
-//! A worker: one thread, one TUN queue, one UDP socket, its own buffers. It takes what is there, passes it on, and sleeps
+//! A worker: one thread, one TUN queue to read, one UDP socket, its own buffers. It takes what is there, passes it on, and sleeps
 //! only when both sides are empty; it never waits to fill a batch.
 
 mod inbound;
@@ -19,14 +19,15 @@ use super::lanes::Lanes;
 use super::orders::{Order, Ready};
 use super::peer::Destination;
 use super::snapshot::Snapshot;
-use super::{Queue, Shared, peer};
+use super::{Queues, Shared, peer};
 use outbound::Stage;
 
 /// Everything one worker owns.
 pub(super) struct Worker {
     number: usize,
     shared: Arc<Shared>,
-    queue: TunQueue,
+    /// All of the device's: this worker reads its own, and writes each flow to where it settles.
+    queues: Arc<[TunQueue]>,
     /// Somebody deleted the device: its queue is not read until a successor comes.
     queue_is_gone: bool,
     clerk: Mailbox,
@@ -42,11 +43,11 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(number: usize, shared: Arc<Shared>, (queue, takes): Queue, clerk: Mailbox) -> Self {
+    pub(super) fn new(number: usize, shared: Arc<Shared>, (queues, takes): Queues, clerk: Mailbox) -> Self {
         Self {
             number,
             shared,
-            queue,
+            queues,
             queue_is_gone: false,
             clerk,
             lanes: Lanes::default(),
@@ -93,7 +94,7 @@ impl Worker {
     }
 
     fn wait(&mut self) -> std::io::Result<()> {
-        let tun = if self.queue_is_gone { -1 } else { self.queue.as_raw_fd() };
+        let tun = if self.queue_is_gone { -1 } else { self.queue().as_raw_fd() };
         let ready = warren_io::wait(tun, self.socket().as_raw_fd(), &self.shared.wakers[self.number], -1)?;
         if ready.woken {
             self.take_successor();
@@ -115,15 +116,19 @@ impl Worker {
 
     fn take_successor(&mut self) {
         let successor = self.successor().take();
-        if let Some((queue, takes)) = successor {
-            self.queue = queue;
+        if let Some((queues, takes)) = successor {
+            self.queues = queues;
             self.queue_is_gone = false;
             self.inbound = Inbound::new(takes);
         }
     }
 
-    fn successor(&self) -> MutexGuard<'_, Option<Queue>> {
+    fn successor(&self) -> MutexGuard<'_, Option<Queues>> {
         self.shared.successors[self.number].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn queue(&self) -> &TunQueue {
+        &self.queues[self.number]
     }
 
     fn socket(&self) -> &UdpSocket {

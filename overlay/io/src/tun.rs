@@ -47,7 +47,7 @@ pub struct Tun {
     pub uso: bool,
 }
 
-/// One queue of the device. One thread reads and writes it; the device goes when its last queue is dropped.
+/// One queue of the device. One thread reads it, any may write; the device goes when its last queue is dropped.
 pub struct TunQueue {
     device: SyncDevice,
     vnet: bool,

@@ -12,6 +12,7 @@ use warren_io::steer::worker_of_index;
 use warren_overlay::drops::DropReason;
 use warren_overlay::forward::Slot;
 use warren_overlay::offload::{PARTS_MAX, Write};
+use warren_overlay::settle;
 
 use super::super::counters::{WorkerCounters, grow};
 use super::super::peer::{Opening, Session};
@@ -207,9 +208,12 @@ impl Worker {
     }
 
     fn deliver(&mut self) {
-        let Self { inbound, queue, shared, number, .. } = self;
+        let Self { inbound, queues, shared, number, .. } = self;
         let counters = &shared.counters[*number];
-        inbound.deliver(|buf, frame| write_frame(queue, counters, buf, frame));
+        inbound.deliver(|buf, frame| {
+            let header = frame.parts.first().and_then(|span| buf.get(span.clone())).unwrap_or_default();
+            write_frame(&queues[settle::queue(header, queues.len())], counters, buf, frame);
+        });
     }
 }
 

@@ -73,7 +73,7 @@ impl Worker {
     fn take_frames(&mut self, snapshot: &Snapshot) -> usize {
         let (mut used, mut taken) = (0, 0);
         while taken < FRAMES_MAX && used < TURN_BYTES && !self.queue_is_gone {
-            let len = match self.queue.recv(&mut self.stage.buf[used..used + FRAME_MAX]) {
+            let len = match self.queues[self.number].recv(&mut self.stage.buf[used..used + FRAME_MAX]) {
                 Ok(len) => len,
                 Err(error) => {
                     if TunQueue::is_gone(&error) {
@@ -232,7 +232,7 @@ impl Worker {
         if let Some(len) = icmp::too_big(packet, &view, from, peer.mtu() as u16, &mut answer) {
             let vnet = [0u8; VNET_HDR_LEN];
             // A lost answer is repeated by the next packet that is too big.
-            let _ = self.queue.send(&[IoSlice::new(&vnet), IoSlice::new(&answer[..len])]);
+            let _ = self.queue().send(&[IoSlice::new(&vnet), IoSlice::new(&answer[..len])]);
         }
     }
 
