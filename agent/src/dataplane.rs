@@ -235,6 +235,11 @@ impl Dataplane {
         counters::total(&self.shared.counters)
     }
 
+    /// Datagrams that reached their worker by way of another: the kernel had joined them with that one's.
+    pub fn strays(&self) -> u64 {
+        self.shared.strays.iter().map(strays::Strays::taken).sum()
+    }
+
     /// Offloads in use, by their configuration key.
     pub fn offloads(&self) -> &[&'static str] {
         &self.offloads

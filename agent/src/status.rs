@@ -33,6 +33,9 @@ pub struct Status {
     pub peers: Vec<PeerStatus>,
     /// Drops by reason, those above zero, over all workers.
     pub drops: std::collections::BTreeMap<String, u64>,
+    /// Datagrams that one worker handed to another, since the kernel had joined them with its own.
+    #[serde(default)]
+    pub strays: u64,
     /// Packets in clear that the guard counted (`permissive`) or refused (`strict`).
     pub guard: GuardStatus,
     /// What is wrong now, one sentence each: what, where, what to do.

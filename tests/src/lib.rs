@@ -49,6 +49,7 @@ pub mod status;
 pub mod stock;
 pub mod stream;
 pub mod tcp;
+pub mod wire;
 
 pub use agent::Agent;
 pub use control::{assert_seen_without_warren, between};

@@ -3,16 +3,33 @@
 //! Both agents are told that the other listens at the hub. The relay sees what a router on the way would see, and may
 //! lose, repeat, delay or forge it. It never knows a key.
 
+use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use nix::sys::socket::sockopt::RcvBufForce;
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg, setsockopt};
+
 use crate::Lab;
+
+/// Receive buffers, in bytes.
+const BUFFER: usize = 8 << 20;
 
 /// What becomes of a datagram: every item is sent on, in this order.
 pub type Mischief = fn(number: u64, datagram: &[u8], past: &mut Vec<Vec<u8>>) -> Vec<Vec<u8>>;
+
+/// To whom a datagram goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The first node.
+    First,
+    /// The second.
+    Second,
+}
 
 /// A relay that runs until it is dropped.
 #[derive(Debug)]
@@ -21,6 +38,8 @@ pub struct Relay {
     pub second: SocketAddr,
     /// Where the second node is told that the first listens.
     pub first: SocketAddr,
+    /// Whatever goes to the second node comes from this socket, and where that listens.
+    to_second: (UdpSocket, SocketAddr),
     passed: Arc<AtomicU64>,
     closed: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
@@ -29,6 +48,14 @@ pub struct Relay {
 impl Relay {
     /// Relays between two agents' sockets.
     pub fn start(lab: &Lab, first: SocketAddr, second: SocketAddr, mischief: Mischief) -> Self {
+        Self::start_with(lab, first, second, |_| mischief)
+    }
+
+    /// The same, with a mischief of its own for each way.
+    pub fn start_with<M>(lab: &Lab, first: SocketAddr, second: SocketAddr, mischief: impl Fn(Side) -> M) -> Self
+    where
+        M: FnMut(u64, &[u8], &mut Vec<Vec<u8>>) -> Vec<Vec<u8>> + Send + 'static,
+    {
         let hub = lab.hub_address();
         let (facing_first, facing_second) = lab.hub().enter(|| (bind(hub), bind(hub)));
         let address = |socket: &UdpSocket| socket.local_addr().expect("it is bound");
@@ -36,12 +63,13 @@ impl Relay {
         let mut relay = Self {
             second: address(&facing_first),
             first: address(&facing_second),
+            to_second: (facing_second.try_clone().expect("a socket can be shared"), second),
             passed,
             closed,
             threads: Vec::new(),
         };
-        relay.pass(&facing_first, &facing_second, second, mischief);
-        relay.pass(&facing_second, &facing_first, first, mischief);
+        relay.pass(&facing_first, &facing_second, second, mischief(Side::Second));
+        relay.pass(&facing_second, &facing_first, first, mischief(Side::First));
         relay
     }
 
@@ -50,7 +78,24 @@ impl Relay {
         self.passed.load(Ordering::SeqCst)
     }
 
-    fn pass(&mut self, from: &UdpSocket, by: &UdpSocket, to: SocketAddr, mischief: Mischief) {
+    /// Sends datagrams of one length to the second node, the last of which may be shorter, as one train: the kernel
+    /// hands it to one socket of the node, whatever is in it.
+    #[track_caller]
+    pub fn send_train(&self, datagrams: &[Vec<u8>]) {
+        let Some(length) = datagrams.first().map(|first| u16::try_from(first.len()).expect("a datagram")) else {
+            return;
+        };
+        let (socket, to) = &self.to_second;
+        let parts: Vec<_> = datagrams.iter().map(|datagram| IoSlice::new(datagram)).collect();
+        let control = [ControlMessage::UdpGsoSegments(&length)];
+        let to = SockaddrStorage::from(*to);
+        sendmsg(socket.as_raw_fd(), &parts, &control, MsgFlags::empty(), Some(&to)).expect("the train leaves");
+    }
+
+    fn pass<M>(&mut self, from: &UdpSocket, by: &UdpSocket, to: SocketAddr, mut mischief: M)
+    where
+        M: FnMut(u64, &[u8], &mut Vec<Vec<u8>>) -> Vec<Vec<u8>> + Send + 'static,
+    {
         let share = |socket: &UdpSocket| socket.try_clone().expect("a socket can be shared");
         let (from, by, closed, passed) = (share(from), share(by), Arc::clone(&self.closed), Arc::clone(&self.passed));
         self.threads.push(std::thread::spawn(move || {
@@ -79,5 +124,7 @@ impl Drop for Relay {
 fn bind(address: IpAddr) -> UdpSocket {
     let socket = UdpSocket::bind((address, 0)).expect("the address is there");
     socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a socket has a timeout");
+    // What it loses for want of room would be taken for a loss of the agents'.
+    setsockopt(&socket, RcvBufForce, &BUFFER).expect("root may have a large buffer");
     socket
 }

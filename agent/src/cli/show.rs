@@ -25,7 +25,10 @@ fn screen(status: &Status) -> String {
         format!("mode {}, {}, MTU {}, UDP port {}", status.mode, status.enforcement, status.mtu, status.port),
     );
     line("cidrs", or_none(&status.cidrs));
-    line("data path", format!("{} workers, offloads: {}", status.workers, or_none(&status.offloads)));
+    line(
+        "data path",
+        format!("{} workers, {} strays, offloads: {}", status.workers, status.strays, or_none(&status.offloads)),
+    );
     let guard = if status.guard.active { "loaded" } else { "NOT LOADED" };
     line("guard", format!("{guard}, {} refused, {} passed in clear", status.guard.refused, status.guard.passed));
     line("host", format!("{}, {} repairs", if status.ready { "as it should be" } else { "NOT READY" }, status.repairs));

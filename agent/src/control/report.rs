@@ -60,6 +60,7 @@ impl Control {
                 .filter(|(_, n)| *n > 0)
                 .map(|(r, n)| (r.name().to_owned(), n))
                 .collect(),
+            strays: self.dataplane.strays(),
             guard,
             problems: self.problems(),
             refusals: self.mesh.refusals.clone(),

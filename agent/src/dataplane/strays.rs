@@ -3,8 +3,10 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+
+use super::counters::grow;
 
 /// Datagrams that wait for a worker, at most.
 const MOST: usize = 1024;
@@ -22,6 +24,8 @@ pub(super) struct Stray {
 pub(super) struct Strays {
     waiting: AtomicBool,
     queue: Mutex<VecDeque<Stray>>,
+    /// How many their worker took so far. Only that worker writes.
+    taken: AtomicU64,
 }
 
 impl Strays {
@@ -42,6 +46,13 @@ impl Strays {
             return VecDeque::new();
         }
         self.waiting.store(false, Ordering::Release);
-        std::mem::take(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner))
+        let strays = std::mem::take(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner));
+        grow(&self.taken, strays.len() as u64);
+        strays
+    }
+
+    /// How many came to their worker this way.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
     }
 }
