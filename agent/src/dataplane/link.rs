@@ -187,7 +187,10 @@ impl Link {
         let data = self.passed.data != before.data;
         if heard {
             self.unheard = None;
-            self.silences = 0;
+            // Answers to what the tunnel carries come on associations too, and prove nothing about the way there.
+            if self.sending.is_some_and(|sending| now >= sending.since + SILENCE.saturating_mul(2)) {
+                self.silences = 0;
+            }
         } else if sent && self.sending.is_some() {
             self.unheard.get_or_insert(now);
         }
