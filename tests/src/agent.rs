@@ -23,6 +23,8 @@ const END_LIMIT: Duration = Duration::from_secs(10);
 pub struct Agent {
     namespace: String,
     folder: PathBuf,
+    /// Stands before the agent's own command line.
+    launcher: Option<String>,
     child: Option<Child>,
 }
 
@@ -30,8 +32,15 @@ impl Agent {
     /// Writes the config file and starts the agent; does not wait for anything.
     #[track_caller]
     pub fn start(node: &Node, settings: &Settings) -> Self {
+        Self::start_by(None, node, settings)
+    }
+
+    /// The same, run by another program that is given the agent's command line.
+    #[track_caller]
+    pub fn start_by(launcher: Option<&str>, node: &Node, settings: &Settings) -> Self {
         let namespace = node.namespace().name().to_owned();
-        let mut agent = Self { namespace, folder: node.folder().to_owned(), child: None };
+        let launcher = launcher.map(str::to_owned);
+        let mut agent = Self { namespace, folder: node.folder().to_owned(), launcher, child: None };
         agent.configure(settings);
         agent.up();
         agent
@@ -49,9 +58,10 @@ impl Agent {
     pub fn up(&mut self) {
         assert!(self.child.is_none(), "the agent of {} runs already", self.namespace);
         let log = File::options().create(true).append(true).open(self.log_file()).expect("the node's folder exists");
-        let argv = ["netns", "exec", &self.namespace, program(), "up", "--config"];
         let child = Command::new("ip")
-            .args(argv)
+            .args(["netns", "exec", &self.namespace])
+            .args(&self.launcher)
+            .args([program(), "up", "--config"])
             .arg(config(&self.folder))
             .stdin(Stdio::null())
             .stderr(log.try_clone().expect("a file can be shared"))

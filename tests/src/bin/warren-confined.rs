@@ -1,0 +1,105 @@
+//! Runs a command as a container runtime's default seccomp profile confines it, on a kernel that knows no system call
+//! younger than Linux 5.10.
+//!
+//! `warren-confined COMMAND …`. What the profiles of Docker and containerd refuse to a container with CAP_NET_ADMIN is
+//! refused with EPERM; what 5.10 does not know, and `clone3`, fail with ENOSYS, as there.
+
+use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use nix::libc;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    apply_filter,
+};
+
+/// Refused whatever their arguments are.
+const REFUSED: [libc::c_long; 48] = [
+    libc::SYS_acct,
+    libc::SYS_add_key,
+    libc::SYS_bpf,
+    libc::SYS_clock_adjtime,
+    libc::SYS_clock_settime,
+    libc::SYS_delete_module,
+    libc::SYS_fanotify_init,
+    libc::SYS_finit_module,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fsopen,
+    libc::SYS_fspick,
+    libc::SYS_get_mempolicy,
+    libc::SYS_init_module,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_io_uring_setup,
+    libc::SYS_kcmp,
+    libc::SYS_kexec_load,
+    libc::SYS_keyctl,
+    libc::SYS_lookup_dcookie,
+    libc::SYS_mbind,
+    libc::SYS_mount,
+    libc::SYS_move_mount,
+    libc::SYS_move_pages,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_nfsservctl,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_open_tree,
+    libc::SYS_perf_event_open,
+    libc::SYS_pivot_root,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_quotactl,
+    libc::SYS_reboot,
+    libc::SYS_request_key,
+    libc::SYS_set_mempolicy,
+    libc::SYS_setdomainname,
+    libc::SYS_sethostname,
+    libc::SYS_setns,
+    libc::SYS_settimeofday,
+    libc::SYS_swapoff,
+    libc::SYS_swapon,
+    libc::SYS_syslog,
+    libc::SYS_umount2,
+    libc::SYS_unshare,
+    libc::SYS_userfaultfd,
+    libc::SYS_vhangup,
+];
+/// Of `clone`: the flags that make namespaces.
+const NAMESPACES: u64 = 0x7e02_0000;
+/// System calls of the versions after 5.10, which ends with number 440.
+const YOUNGER: std::ops::RangeInclusive<i64> = 441..=480;
+
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+fn main() {
+    let mut words = std::env::args_os().skip(1);
+    let command = words.next().expect("usage: warren-confined COMMAND …");
+    apply(unknown(), libc::ENOSYS);
+    apply(refused(), libc::EPERM);
+    let error = Command::new(&command).args(words).exec();
+    panic!("cannot run {}: {error}", command.display());
+}
+
+fn refused() -> Rules {
+    let mut rules: Rules = REFUSED.into_iter().map(|number| (number, Vec::new())).collect();
+    let flags = (0..64).map(|bit| 1u64 << bit).filter(|flag| NAMESPACES & flag != 0);
+    let rule = |flag| {
+        let has = SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(flag), flag);
+        SeccompRule::new(vec![has.expect("an argument")]).expect("a condition")
+    };
+    rules.insert(libc::SYS_clone, flags.map(rule).collect());
+    rules
+}
+
+fn unknown() -> Rules {
+    YOUNGER.chain([libc::SYS_clone3]).map(|number| (number, Vec::new())).collect()
+}
+
+fn apply(rules: Rules, errno: i32) {
+    let arch = std::env::consts::ARCH.try_into().expect("a processor that the crate knows");
+    let errno = SeccompAction::Errno(errno.unsigned_abs());
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, errno, arch).expect("a filter");
+    let program: BpfProgram = filter.try_into().expect("a filter that the kernel can run");
+    apply_filter(&program).expect("the kernel takes filters");
+}
