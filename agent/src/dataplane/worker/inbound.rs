@@ -33,6 +33,12 @@ type Held<'s> = Option<(Slot, MutexGuard<'s, Session>)>;
 impl Worker {
     /// Takes trains off the socket and delivers them; false when there was none.
     pub(super) fn receive_turn(&mut self, snapshot: &Snapshot) -> bool {
+        // What was handed over came before what waits in the socket.
+        let strays = self.shared.strays[self.number].take();
+        let had_strays = !strays.is_empty();
+        for Stray { datagram, from, to } in strays {
+            self.open_stray(snapshot, &datagram, (from, to));
+        }
         let (mut bytes, mut trains, mut errors) = (0, 0, 0);
         while bytes < TURN_BYTES && trains + errors < TURN_TRAINS {
             let room = self.inbound.room();
@@ -53,13 +59,8 @@ impl Worker {
             let train = self.inbound.arrived(received.len);
             self.open_train(snapshot, train, received.segment, (received.from, received.to));
         }
-        let strays = self.shared.strays[self.number].take();
-        let none = trains == 0 && strays.is_empty();
-        for Stray { datagram, from, to } in strays {
-            self.open_stray(snapshot, &datagram, (from, to));
-        }
         self.deliver();
-        !none
+        trains > 0 || had_strays
     }
 
     fn open_stray(&mut self, snapshot: &Snapshot, datagram: &[u8], way: (SocketAddr, Option<IpAddr>)) {
