@@ -40,6 +40,8 @@ pub struct Relay {
     pub first: SocketAddr,
     /// Whatever goes to the second node comes from this socket, and where that listens.
     to_second: (UdpSocket, SocketAddr),
+    /// On the same address, with a port that no node knows.
+    stranger: UdpSocket,
     passed: Arc<AtomicU64>,
     closed: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
@@ -57,13 +59,14 @@ impl Relay {
         M: FnMut(u64, &[u8], &mut Vec<Vec<u8>>) -> Vec<Vec<u8>> + Send + 'static,
     {
         let hub = lab.hub_address();
-        let (facing_first, facing_second) = lab.hub().enter(|| (bind(hub), bind(hub)));
+        let (facing_first, facing_second, stranger) = lab.hub().enter(|| (bind(hub), bind(hub), bind(hub)));
         let address = |socket: &UdpSocket| socket.local_addr().expect("it is bound");
         let (closed, passed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let mut relay = Self {
             second: address(&facing_first),
             first: address(&facing_second),
             to_second: (facing_second.try_clone().expect("a socket can be shared"), second),
+            stranger,
             passed,
             closed,
             threads: Vec::new(),
@@ -82,13 +85,21 @@ impl Relay {
     /// hands it to one socket of the node, whatever is in it.
     #[track_caller]
     pub fn send_train(&self, datagrams: &[Vec<u8>]) {
+        self.send_train_by(&self.to_second.0, datagrams);
+    }
+
+    /// The same, from a port that the node does not know.
+    pub fn send_train_from_elsewhere(&self, datagrams: &[Vec<u8>]) {
+        self.send_train_by(&self.stranger, datagrams);
+    }
+
+    fn send_train_by(&self, socket: &UdpSocket, datagrams: &[Vec<u8>]) {
         let Some(length) = datagrams.first().map(|first| u16::try_from(first.len()).expect("a datagram")) else {
             return;
         };
-        let (socket, to) = &self.to_second;
         let parts: Vec<_> = datagrams.iter().map(|datagram| IoSlice::new(datagram)).collect();
         let control = [ControlMessage::UdpGsoSegments(&length)];
-        let to = SockaddrStorage::from(*to);
+        let to = SockaddrStorage::from(self.to_second.1);
         sendmsg(socket.as_raw_fd(), &parts, &control, MsgFlags::empty(), Some(&to)).expect("the train leaves");
     }
 

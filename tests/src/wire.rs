@@ -32,6 +32,14 @@ pub fn worker(index: u32, workers: usize) -> usize {
     (index & 0xff) as usize % workers
 }
 
+/// A forged data message of the tunnel with the node's first peer.
+pub fn forged(len: usize) -> Vec<u8> {
+    let mut datagram = DATA.to_vec();
+    datagram.resize(DATA.len() + 4, 0);
+    datagram.resize(len.max(SHORTEST), 0x55);
+    datagram
+}
+
 /// A data message for a worker's association that nobody knows.
 pub fn noise(worker: u8, number: u64) -> Vec<u8> {
     let mut datagram = DATA.to_vec();

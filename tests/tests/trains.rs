@@ -14,7 +14,7 @@ use warren_tests::command::run;
 use warren_tests::flows::Flows;
 use warren_tests::node::PORT;
 use warren_tests::relay::{Relay, Side};
-use warren_tests::wire::{Kind, kind, noise, worker};
+use warren_tests::wire::{Kind, forged, kind, noise, worker};
 use warren_tests::{Agent, Lab, Node, Pod, eventually, ping, stock};
 
 /// Of both nodes.
@@ -116,6 +116,29 @@ fn each_datagram_of_a_mixed_train_reaches_its_worker_and_is_opened_once() {
     for reason in ["queue_full", "replay", "forged", "unknown_tunnel", "malformed"] {
         assert_eq!(status.drops(reason), 0, "{reason}");
     }
+}
+
+#[test]
+fn a_train_of_the_tunnel_and_an_association_from_an_unknown_address_stops_no_worker() {
+    let pair = pair();
+    let agent = &pair.agents[1];
+    let [one, two] = &pair.pods;
+    let flows = Flows::start(one.namespace(), two.namespace(), two.address(), 16);
+    // What the tunnel's first peer sends comes to the first worker, and so does this lane.
+    let first = |datagram: &Vec<u8>| matches!(kind(datagram), Kind::Association(index) if worker(index, WORKERS) == 0);
+    let sealed = eventually(20, "a flow uses the first worker's association", || {
+        let mut held = pair.held.lock().expect("no thread panics with it");
+        let at = held.iter().position(first)?;
+        held.remove(at)
+    });
+    // To look the address up, the worker asks the peer's session, which it holds for the datagram before.
+    pair.relay.send_train_from_elsewhere(&[forged(sealed.len()), sealed]);
+    eventually(20, "the flows go on", || {
+        pair.mix();
+        std::thread::sleep(Duration::from_millis(2));
+        flows.passed(500).then_some(())
+    });
+    assert_eq!(agent.now().drops("forged") + agent.now().drops("no_session"), 1);
 }
 
 /// One thread of an agent, by its name.

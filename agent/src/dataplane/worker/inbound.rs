@@ -33,7 +33,7 @@ type Held<'s> = Option<(Slot, MutexGuard<'s, Session>)>;
 impl Worker {
     /// Takes trains off the socket and delivers them; false when there was none.
     pub(super) fn receive_turn(&mut self, snapshot: &Snapshot) -> bool {
-        // What was handed over came before what waits in the socket.
+        // What was handed over mostly came before what waits in the socket.
         let strays = self.shared.strays[self.number].take();
         let had_strays = !strays.is_empty();
         for Stray { datagram, from, to } in strays {
@@ -90,6 +90,8 @@ impl Worker {
             }
             let datagram = self.inbound.datagram(at.clone());
             if let Some(index) = association::index_of(datagram) {
+                // It may ask a peer's session, this one's too, where that sends to.
+                drop(held.take());
                 self.open_association(snapshot, index, at, (from, to));
                 continue;
             }
