@@ -77,7 +77,9 @@ impl Associates {
                 workers: shared.sockets.len().min(64) as u16,
                 suites: shared.options.suites.clone(),
             };
-            Link::new(id, Exchange::new(terms), shared.sockets.len())
+            let mut link = Link::new(id, Exchange::new(terms), shared.sockets.len());
+            link.required = shared.options.associations == Associations::Require;
+            link
         };
         let link = self.links.entry(id.slot).or_insert_with(fresh);
         if link.peer != id {
@@ -89,8 +91,11 @@ impl Associates {
 
 /// Larger at every later start, by the wall clock in microseconds; and never the same, by twelve random bits.
 fn boot() -> u64 {
-    let micros = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64;
-    micros << 12 | u64::from(OsRng.next_u32() & 0xfff)
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => (since.as_micros() as u64) << 12 | u64::from(OsRng.next_u32() & 0xfff),
+        // A clock before 1970 says nothing; only never the same, then.
+        Err(_) => OsRng.next_u64() >> 1,
+    }
 }
 
 /// Time that goes on while the machine sleeps.

@@ -80,6 +80,9 @@ pub(super) struct Link {
     unanswered: Option<Duration>,
     /// Silences in a row, and until when the tunnel is kept for them.
     silences: u32,
+    /// Nothing may travel in the tunnel instead: no pause is worth anything.
+    pub(super) required: bool,
+    last_silence: Duration,
     distrusted: Duration,
     hellos: u32,
     next_hello: Duration,
@@ -99,6 +102,8 @@ impl Link {
             unheard: None,
             unanswered: None,
             silences: 0,
+            required: false,
+            last_silence: Duration::ZERO,
             distrusted: Duration::ZERO,
             hellos: 0,
             next_hello: Duration::ZERO,
@@ -160,7 +165,7 @@ impl Link {
         deeds.extend(self.watch(now, &before));
         let used = passed.sent != before.sent || passed.data != before.data;
         let old = self.sending.is_some_and(|sending| now >= sending.since + RENEW) && used;
-        let begins = wanted && self.sending.is_none() && now >= self.distrusted;
+        let begins = wanted && self.sending.is_none() && (self.required || now >= self.distrusted);
         if has_session && (old || begins) {
             let action = self.exchange.want(now, chance);
             deeds.extend(self.act(action, now));
@@ -214,6 +219,11 @@ impl Link {
 
     /// Associations that carry nothing while the tunnel does must not be tried again and again.
     fn distrust(&mut self, now: Duration) {
+        // Those of a way that carries nothing come sooner, whatever the pauses.
+        if now >= self.last_silence + DISTRUST_MAX.saturating_mul(2) {
+            self.silences = 0;
+        }
+        self.last_silence = now;
         if self.silences > 0 {
             self.distrusted = now + DISTRUST.saturating_mul(1 << (self.silences - 1).min(8)).min(DISTRUST_MAX);
         }

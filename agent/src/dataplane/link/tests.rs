@@ -203,6 +203,34 @@ fn associations_that_carry_one_way_alone_are_tried_ever_more_seldom_too() {
 }
 
 #[test]
+fn silences_long_ago_do_not_keep_the_tunnel() {
+    let mut pair = pair([1, 1]);
+    for _ in 0..4 {
+        // Too short to trust the way again.
+        pair.pass(20 * SECOND, BOTH);
+        pair.carries = [false; 2];
+        pair.pass(20 * SECOND, BOTH);
+        pair.carries = [true; 2];
+        pair.pass(10 * SECOND, BOTH);
+        assert!(pair.generation(0).is_some(), "as soon as after the first silence");
+        pair.pass(2_000 * SECOND, [false; 2]);
+    }
+}
+
+#[test]
+fn who_may_not_use_the_tunnel_keeps_no_pause() {
+    let mut pair = pair([1, 1]);
+    pair.links.iter_mut().for_each(|link| link.required = true);
+    for _ in 0..6 {
+        pair.carries = [false; 2];
+        pair.pass(40 * SECOND, BOTH);
+        pair.carries = [true; 2];
+        pair.pass(40 * SECOND, BOTH);
+        assert!(pair.generation(0).is_some());
+    }
+}
+
+#[test]
 fn silence_on_both_sides_is_no_fault() {
     let mut pair = pair([1, 1]);
     pair.pass(5 * SECOND, BOTH);
