@@ -208,10 +208,11 @@ impl Dataplane {
     pub fn reopen(&self) -> io::Result<()> {
         let tun = open_device(&self.shared.options)?;
         let queues = queues(tun);
+        // Before a worker can take the new one, and lose that too.
+        self.shared.device_gone.store(false, Ordering::Release);
         for place in &self.shared.successors {
             *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(queues.clone());
         }
-        self.shared.device_gone.store(false, Ordering::Release);
         for waker in &self.shared.wakers {
             waker.wake();
         }

@@ -60,9 +60,10 @@ impl Hasher for ByIndex {
         bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
     }
 
-    /// The table takes its bucket from the low bits and its tag from the high ones; an index is random in the middle.
+    /// The table takes its bucket from the low bits, where an index has its worker: the random ones must reach them.
     fn write_u32(&mut self, index: u32) {
-        self.0 = (self.0.rotate_left(5) ^ u64::from(index)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0.rotate_left(5) ^ u64::from(index)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ (mixed >> 32);
     }
 }
 

@@ -10,6 +10,8 @@ use super::counters::grow;
 
 /// Datagrams that wait for a worker, at most.
 const MOST: usize = 1024;
+/// Datagrams that one turn takes, at most.
+const TURN: usize = 64;
 
 /// A datagram, and between which addresses it travelled.
 #[derive(Debug)]
@@ -40,13 +42,16 @@ impl Strays {
         Some(queue.len() == 1)
     }
 
-    /// All of them, for their worker alone; costs one load when there are none.
+    /// The oldest, for their worker alone; costs one load when there are none. Who took some has to come again.
     pub(super) fn take(&self) -> VecDeque<Stray> {
         if !self.waiting.load(Ordering::Acquire) {
             return VecDeque::new();
         }
-        self.waiting.store(false, Ordering::Release);
-        let strays = std::mem::take(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = queue.len().min(TURN);
+        let rest = queue.split_off(now);
+        let strays = std::mem::replace(&mut *queue, rest);
+        self.waiting.store(!queue.is_empty(), Ordering::Release);
         grow(&self.taken, strays.len() as u64);
         strays
     }
