@@ -1,5 +1,5 @@
-//! A worker: one thread, one TUN queue to read, one UDP socket, its own buffers. It takes what is there, passes it on, and sleeps
-//! only when both sides are empty; it never waits to fill a batch.
+//! A worker: one thread, one TUN queue to read, one UDP socket, its own buffers. It takes what is there, passes it on,
+//! and sleeps only when both sides are empty; it never waits to fill a batch.
 
 mod inbound;
 mod outbound;

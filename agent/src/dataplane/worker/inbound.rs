@@ -21,8 +21,8 @@ use super::super::strays::Stray;
 use super::{Worker, lost};
 use crate::config::Associations;
 
-/// Bytes after which the turn goes back to the TUN: more than a train, since the end of a superpacket comes in a train of
-/// its own.
+/// Bytes after which the turn goes back to the TUN: more than a train, since the end of a superpacket comes in a train
+/// of its own.
 const TURN_BYTES: usize = 66_000;
 /// System calls after which the turn goes back to the TUN.
 const TURN_TRAINS: usize = 64;

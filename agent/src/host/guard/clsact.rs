@@ -86,7 +86,9 @@ impl Filters {
 
     /// As far to the front as possible: whoever is asked before may let a packet go.
     fn ensure(&mut self, kernel: &Kernel, device: &Device, program: &[u8]) -> Result<u32, String> {
-        let asked = |error: io::Error| gap(&device.name, &format!("its filters cannot be listed ({error})"), "");
+        let asked = |error: io::Error| {
+            gap(&device.name, &format!("its filters cannot be listed ({error})"), "is CAP_NET_ADMIN there?")
+        };
         let filters = kernel.filters(device.index, EGRESS).map_err(asked)?;
         let priority = foremost(&filters);
         let ours: Vec<_> = filters.iter().filter(|filter| is_ours(filter)).collect();
