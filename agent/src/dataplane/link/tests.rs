@@ -206,6 +206,7 @@ fn associations_that_carry_one_way_alone_are_tried_ever_more_seldom_too() {
 fn silences_long_ago_do_not_keep_the_tunnel() {
     let mut pair = pair([1, 1]);
     for _ in 0..4 {
+        pair.carries = [true; 2];
         // Too short to trust the way again.
         pair.pass(20 * SECOND, BOTH);
         pair.carries = [false; 2];
@@ -213,6 +214,8 @@ fn silences_long_ago_do_not_keep_the_tunnel() {
         pair.carries = [true; 2];
         pair.pass(10 * SECOND, BOTH);
         assert!(pair.generation(0).is_some(), "as soon as after the first silence");
+        // Not even a keepalive comes meanwhile.
+        pair.carries = [false; 2];
         pair.pass(2_000 * SECOND, [false; 2]);
     }
 }
@@ -225,7 +228,7 @@ fn who_may_not_use_the_tunnel_keeps_no_pause() {
         pair.carries = [false; 2];
         pair.pass(40 * SECOND, BOTH);
         pair.carries = [true; 2];
-        pair.pass(40 * SECOND, BOTH);
+        pair.pass(12 * SECOND, BOTH);
         assert!(pair.generation(0).is_some());
     }
 }
