@@ -66,15 +66,20 @@ pub struct Peer {
 }
 
 const fn suite(overlay: &'static str) -> Kind {
-    Kind::Warren(Flavour { overlay, workers: None })
+    Kind::Warren(Flavour { overlay, workers: None, beneath_vxlan: false })
 }
 
+/// Beneath the VXLAN of a CNI, which it knows nothing of.
+const BENEATH_VXLAN: Kind =
+    Kind::Warren(Flavour { overlay: "suite = \"aes-256-gcm\"\nmode = \"nodes\"", workers: None, beneath_vxlan: true });
+
 /// Every peer: name, binary (empty: the kernel), kind.
-const ALL: [(&str, &str, Kind); 10] = [
+const ALL: [(&str, &str, Kind); 11] = [
     ("warren", "warren", suite("")),
     ("warren-aes-256-gcm", "warren", suite("suite = \"aes-256-gcm\"")),
     ("warren-chacha20-poly1305", "warren", suite("suite = \"chacha20-poly1305\"")),
     ("warren-off", "warren", suite("associations = \"off\"")),
+    ("warren-beneath-vxlan", "warren", BENEATH_VXLAN),
     ("veth", "", Kind::Veth),
     ("vxlan", "", Kind::Vxlan),
     ("forwarder", "forwarder", Kind::Forwarder),
@@ -157,13 +162,16 @@ impl Peer {
         match self.kind {
             Kind::Veth => underlay,
             Kind::Vxlan => underlay.saturating_sub(VXLAN_OVERHEAD),
+            Kind::Warren(Flavour { beneath_vxlan: true, .. }) => {
+                underlay.saturating_sub(WIREGUARD_OVERHEAD + VXLAN_OVERHEAD)
+            }
             _ => underlay.saturating_sub(WIREGUARD_OVERHEAD),
         }
     }
 
     /// True when it can be a hub: what joins exactly two ends cannot.
     pub fn has_many_peers(&self) -> bool {
-        !matches!(self.kind, Kind::Vxlan | Kind::Forwarder)
+        !matches!(self.kind, Kind::Vxlan | Kind::Forwarder | Kind::Warren(Flavour { beneath_vxlan: true, .. }))
     }
 
     /// True when its peers are its own business, and not the kernel's.
@@ -178,7 +186,7 @@ impl Peer {
     pub fn start(&self, world: &World) -> Result<Tunnel> {
         let mut tunnel = match self.kind {
             Kind::Veth => kernel::veth(world)?,
-            Kind::Vxlan => kernel::vxlan(world)?,
+            Kind::Vxlan => kernel::vxlan(world, Some("eth0"))?,
             Kind::Forwarder => forwarder::start(self.program()?, world)?,
             Kind::Uapi(flags) => uapi::start(self.program()?, flags, world)?,
             Kind::Warren(flavour) => warren::start(self.program()?, flavour, world)?,

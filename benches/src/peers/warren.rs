@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::Tunnel;
 use super::strangers::{Stranger, strangers};
 use super::uapi::{public_key, write_secret};
+use super::{Tunnel, WIREGUARD_OVERHEAD, kernel};
 use crate::process::Process;
 use crate::world::World;
 use crate::{Error, Result, process};
@@ -20,6 +20,8 @@ pub(super) struct Flavour {
     pub(super) overlay: &'static str,
     /// Threads; the default without.
     pub(super) workers: Option<u8>,
+    /// It carries what nodes say to each other, and the kernel's VXLAN between them carries the Pods.
+    pub(super) beneath_vxlan: bool,
 }
 
 pub(super) fn start(program: &Path, flavour: Flavour, world: &World) -> Result<Tunnel> {
@@ -40,13 +42,16 @@ pub(super) fn start(program: &Path, flavour: Flavour, world: &World) -> Result<T
         let log = world.file(&format!("warren{number}.log"));
         tunnel.processes.push(Process::start("warren", &mut command, Some(&log))?);
     }
+    if flavour.beneath_vxlan {
+        kernel::vxlan(world, None)?;
+    }
     Ok(tunnel)
 }
 
 fn config(world: &World, flavour: Flavour, number: u8, keys: &[String]) -> String {
     let mut text = node(world, flavour, number);
     for other in world.neighbours(number) {
-        text += &peer(other, &keys[usize::from(other) - 1]);
+        text += &peer(flavour, other, &keys[usize::from(other) - 1]);
     }
     if number == 1 {
         text.extend(strangers(world.strangers).map(|one| stranger(&one)));
@@ -55,22 +60,27 @@ fn config(world: &World, flavour: Flavour, number: u8, keys: &[String]) -> Strin
 }
 
 fn node(world: &World, flavour: Flavour, number: u8) -> String {
-    let (mtu, folder, overlay) = (world.mtu, world.folder.display(), flavour.overlay);
+    let (folder, overlay) = (world.folder.display(), flavour.overlay);
     let workers = flavour.workers.unwrap_or(0);
+    let mtu = if flavour.beneath_vxlan { world.underlay_mtu - WIREGUARD_OVERHEAD } else { world.mtu };
+    let carries = if flavour.beneath_vxlan {
+        String::new()
+    } else {
+        format!("address = [\"10.88.0.{number}\"]\nnetworks = [\"10.88.0.0/24\", \"10.89.0.0/16\", \"10.128.0.0/9\"]\n")
+    };
+    let cidrs = if flavour.beneath_vxlan { String::new() } else { format!("\"10.89.{number}.0/24\"") };
     format!(
         r#"[node]
 name = "node{number}"
 addresses = ["10.77.0.{number}"]
 endpoints = ["10.77.0.{number}:{PORT}"]
-cidrs = ["10.89.{number}.0/24"]
+cidrs = [{cidrs}]
 state_dir = "{folder}/state{number}"
 key_file = "{folder}/node{number}.key"
 run_dir = "{folder}/run{number}"
 
 [overlay]
-address = ["10.88.0.{number}"]
-networks = ["10.88.0.0/24", "10.89.0.0/16", "10.128.0.0/9"]
-mtu = {mtu}
+{carries}mtu = {mtu}
 {overlay}
 
 [underlay]
@@ -82,14 +92,16 @@ count = {workers}
     )
 }
 
-fn peer(number: u8, public: &str) -> String {
+fn peer(flavour: Flavour, number: u8, public: &str) -> String {
+    let cidrs = format!("cidrs = [\"10.88.0.{number}/32\", \"10.89.{number}.0/24\"]");
+    let cidrs = if flavour.beneath_vxlan { "" } else { &cidrs };
     format!(
         r#"
 [[peer]]
 name = "node{number}"
 public_key = "{public}"
 endpoint = "10.77.0.{number}:{PORT}"
-cidrs = ["10.88.0.{number}/32", "10.89.{number}.0/24"]
+{cidrs}
 addresses = ["10.77.0.{number}"]
 associations = true
 "#
