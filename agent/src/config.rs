@@ -142,6 +142,8 @@ pub struct Underlay {
     pub port: u16,
     /// `devices`; `"auto"` (default): those with a default route, or with a node address.
     pub devices: Option<BTreeSet<String>>,
+    /// `source_ports`: `"auto"` (default, true) lets each lane leave from a port of its own; `"single"` keeps the one port.
+    pub source_ports: bool,
 }
 
 /// `[offload]`: each can be switched off; default all on (used where the kernel has it).

@@ -23,7 +23,7 @@ mod worker;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -59,6 +59,8 @@ pub struct Options {
     pub mtu: u16,
     /// UDP port.
     pub port: u16,
+    /// Lanes may leave from source ports of their own.
+    pub source_ports: bool,
     /// SO_MARK of our datagrams; 0 for none.
     pub mark: u32,
     /// Threads; at least 1.
@@ -106,6 +108,12 @@ struct Shared {
     options: Options,
     snapshot: ArcSwap<Snapshot>,
     sockets: Vec<UdpSocket>,
+    /// By worker, a socket to send from by a port of its own; the first has none.
+    own_sockets: Vec<Option<UdpSocket>>,
+    /// Their ports.
+    own_ports: Box<[Option<u16>]>,
+    /// Counts periods, by which associations are told to be heard.
+    period: AtomicU32,
     counters: Vec<WorkerCounters>,
     /// What the clerk tells the workers.
     orders: Vec<Orders>,
@@ -119,6 +127,13 @@ struct Shared {
     /// Somebody deleted the device.
     device_gone: AtomicBool,
     stop: AtomicBool,
+}
+
+impl Shared {
+    /// What a worker sends by: the one port, and its own.
+    fn outgoing(&self, worker: usize) -> (&UdpSocket, Option<&UdpSocket>) {
+        (&self.sockets[worker], self.own_sockets[worker].as_ref())
+    }
 }
 
 /// The queues of the device, one per worker, and what the device takes.
@@ -155,6 +170,9 @@ impl Dataplane {
             gro: options.offload.udp_gro,
             mark: options.mark,
         })?;
+        let own_sockets = own_sockets(&options, &sockets);
+        let own_ports =
+            own_sockets.iter().map(|socket| socket.as_ref().and_then(|socket| socket.port().ok())).collect();
         let tun = open_device(&options)?;
         let offloads = offloads(&tun, &sockets);
         let shared = Arc::new(Shared {
@@ -166,6 +184,9 @@ impl Dataplane {
             successors: (0..workers).map(|_| Mutex::default()).collect(),
             device_gone: AtomicBool::new(false),
             sockets,
+            own_sockets,
+            own_ports,
+            period: AtomicU32::new(0),
             orders: (0..workers).map(|_| Orders::default()).collect(),
             ready: Mutex::default(),
             strays: (0..workers).map(|_| strays::Strays::default()).collect(),
@@ -258,6 +279,15 @@ impl Drop for Dataplane {
             let _ = thread.join();
         }
     }
+}
+
+/// One for every worker but the first. Without one, as where the system has none left, a lane leaves by the one port.
+fn own_sockets(options: &Options, shared: &[UdpSocket]) -> Vec<Option<UdpSocket>> {
+    let own = |(worker, socket): (usize, &UdpSocket)| {
+        let wanted = options.source_ports && options.associations != Associations::Off && worker > 0;
+        wanted.then(|| socket.outgoing(options.mark).ok()).flatten()
+    };
+    shared.iter().enumerate().map(own).collect()
 }
 
 fn open_device(options: &Options) -> io::Result<Tun> {

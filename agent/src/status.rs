@@ -112,6 +112,8 @@ pub struct AssociationStatus {
     pub suite: String,
     /// Lanes on which this node sends, one for each of its workers.
     pub lanes: usize,
+    /// Of these, by source ports of their own.
+    pub own_ports: usize,
     /// Seconds since the keys were agreed on.
     pub age: u64,
     /// Whether whoever breaks X25519 later learns nothing.

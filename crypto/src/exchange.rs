@@ -18,6 +18,7 @@ mod frame;
 mod kem;
 #[cfg(feature = "model")]
 mod model;
+mod probe;
 mod schedule;
 mod steps;
 
@@ -31,6 +32,7 @@ use crate::association::{AssociationKey, Suite};
 use crate::keys::{PresharedKey, PrivateKey, PublicKey};
 
 pub use self::frame::{FRAME_MAX, LANES_MAX};
+pub use self::probe::{Probe, Seen};
 
 /// An exchange that is not complete by then is dead.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -446,11 +448,23 @@ impl Exchange {
     /// The tunnel says who sent it. One of an older start was held back and says nothing any more; should the peer's clock
     /// have gone back instead, its next exchange proves the new start, or silence tells.
     fn take_hello(&mut self, boot: u64) -> Vec<Action> {
+        // What is under way proves that very start, and voids what is older then.
+        if self.pending_boot() == Some(boot) {
+            return Vec::new();
+        }
         if self.peer_boot.take_if(|known| *known < boot).is_none() {
             return Vec::new();
         }
         self.not_before = Duration::ZERO;
         self.abandon().into_iter().chain([Action::Purge]).collect()
+    }
+
+    /// The start with which keys are being agreed on.
+    fn pending_boot(&self) -> Option<u64> {
+        match &self.state {
+            State::Installing { agreed, .. } | State::Replied { agreed, .. } => Some(agreed.peer_boot()),
+            State::Idle | State::Offered(_) => None,
+        }
     }
 
     /// Both sides are ready.

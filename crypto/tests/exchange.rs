@@ -419,6 +419,23 @@ fn a_hello_of_an_older_start_that_was_held_back_evicts_nothing() {
 }
 
 #[test]
+fn a_hello_does_not_break_off_the_exchange_that_proves_its_start() {
+    let mut world = connected(15);
+    let responder = usize::from(world.sides[0].exchange.is_initiator());
+    let initiator = 1 - responder;
+    world.restart(initiator);
+    let hello = world.wires[responder].pop_front().unwrap();
+    world.tick(Duration::from_secs(2));
+    world.want(initiator);
+    let offer = world.wires[responder].pop_front().unwrap();
+    world.deliver(responder, &offer).unwrap();
+    world.installed(responder);
+    world.deliver(responder, &hello).unwrap();
+    world.settle();
+    assert!(world.talk(initiator).1 > 0 && world.talk(responder).1 > 0, "no second exchange was needed");
+}
+
+#[test]
 fn a_start_whose_clock_went_back_is_believed_when_it_proves_itself() {
     let mut world = connected(14);
     world.sides[1] = side(1, 1, None);

@@ -87,6 +87,12 @@ pub fn write(number: u16, frame: &[u8], part: usize, out: &mut [u8; PACKET_MAX])
     Some(len)
 }
 
+/// The frame in a packet of [`Kind::Frame`] that holds all of it.
+pub fn whole(packet: &[u8]) -> Option<&[u8]> {
+    let (_, [0, 1]) = packet.get(..HEADERS)?.split_last_chunk()? else { return None };
+    packet.get(HEADERS..).filter(|frame| !frame.is_empty() && frame.len() <= PART)
+}
+
 /// Puts the parts of one peer's frames together: one frame at a time, the newest.
 #[derive(Clone, Debug, Default)]
 pub struct Assembly {
@@ -156,6 +162,13 @@ mod tests {
                 let _ = assembly.take(&part);
             }
         }
+    }
+
+    #[test]
+    fn a_short_frame_is_whole_in_one_packet() {
+        assert_eq!(whole(&packets(1, &[1; 10])[0]), Some(&[1; 10][..]));
+        assert_eq!(whole(&packets(1, &[1; 2000])[0]), None);
+        assert_eq!(whole(&packets(1, &[1; 10])[0][..HEADERS]), None);
     }
 
     #[test]

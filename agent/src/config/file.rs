@@ -162,6 +162,7 @@ fn underlay(raw: &mut Table<'_, '_>) -> Option<Underlay> {
     Some(Underlay {
         port: raw.get("port", within(1..=u16::MAX)).unwrap_or(51840),
         devices: raw.get("devices", |value: Auto<_>| value.value("a list of device names")).flatten(),
+        source_ports: raw.get("source_ports", word(&[("auto", true), ("single", false)])).unwrap_or(true),
     })
 }
 

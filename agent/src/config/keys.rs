@@ -128,6 +128,8 @@ pub const KEYS: &[Key] = &[
         "The UDP port of the tunnel. Open it in the firewall, both ways."),
     key("underlay", "devices", "\"auto\" or a list of device names", "\"auto\"", "[\"eth0\"]",
         "The devices that the guard watches; `auto` is those with a default route or a node address."),
+    key("underlay", "source_ports", "\"auto\" or \"single\"", "\"auto\"", "\"single\"",
+        "Whether associations leave from a UDP source port for each worker, so that network cards and paths spread them. `auto`: where the peer says that they arrive, and unchanged; in mode `nodes` never, since there our datagrams are known by the one port. `single`: everything leaves from `underlay.port`."),
     key("offload", "tun_tso", "true or false", "true", "false", "Take and give TCP superpackets at the TUN device."),
     key("offload", "tun_uso", "true or false", "true", "false", "Take and give UDP superpackets at the TUN device (Linux 6.2)."),
     key("offload", "udp_gso", "true or false", "true", "false", "Send trains of datagrams in one system call."),

@@ -99,6 +99,7 @@ impl Control {
             association: report.association.map(|association| AssociationStatus {
                 suite: association.suite.name().to_owned(),
                 lanes: association.lanes,
+                own_ports: association.own_ports,
                 age: association.age.as_secs(),
                 // The exchange knows no other way.
                 post_quantum: true,

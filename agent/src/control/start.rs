@@ -178,6 +178,8 @@ fn start_dataplane(
         device: config.overlay.device.clone(),
         mtu,
         port: config.underlay.port,
+        // In mode `nodes` the guard and the rules know our datagrams by the one port.
+        source_ports: config.underlay.source_ports && config.overlay.mode == Mode::Pods,
         mark,
         workers,
         offload: config.offload,

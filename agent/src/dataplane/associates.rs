@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
 use rand_core::{OsRng, RngCore as _};
-use warren_crypto::exchange::{Exchange, Terms};
+use warren_crypto::exchange::{self, Exchange, Terms};
 use warren_overlay::drops::DropReason;
 use warren_overlay::forward::{Seal as _, Slot};
 use warren_overlay::frame::{self, PACKET_MAX};
@@ -79,6 +79,7 @@ impl Associates {
             };
             let mut link = Link::new(id, Exchange::new(terms), shared.sockets.len());
             link.required = shared.options.associations == Associations::Require;
+            link.ports.clone_from(&shared.own_ports);
             link
         };
         let link = self.links.entry(id.slot).or_insert_with(fresh);
@@ -116,9 +117,14 @@ impl Clerk {
         });
     }
 
-    /// A worker took the first packet of this generation.
-    pub(super) fn heard(&mut self, id: PeerId, generation: u64) {
-        self.with_known(id, |link, _, now| link.heard(generation, now));
+    /// A worker took the first packet of this period with this index.
+    pub(super) fn heard(&mut self, id: PeerId, generation: u64, index: u32) {
+        self.with_known(id, |link, _, now| link.heard(generation, index, now));
+    }
+
+    /// A probe came.
+    pub(super) fn probed(&mut self, id: PeerId, index: u32, probe: exchange::Probe, from: u16) {
+        self.with_known(id, |_, _, _| Link::probed(index, probe, from));
     }
 
     /// The peer's packets come from elsewhere now: its tunnel decides whether that is true.
@@ -223,13 +229,15 @@ impl Clerk {
         let mut dice = std::mem::replace(&mut self.associates.dice, Dice { workers: 1, used: Default::default() });
         let link = self.associates.link(peer, &shared);
         let deeds = act(link, &mut dice, now);
-        let sending = link.sending;
-        self.associates.dice = dice;
-        peer.lock().association = sending.map(|sending| Association {
-            suite: sending.suite,
-            lanes: sending.lanes,
-            age: now.saturating_sub(sending.since),
+        let sending = link.sending.as_ref().filter(|ways| ways.is_in_use());
+        let association = sending.map(|ways| Association {
+            suite: ways.suite,
+            lanes: ways.carrying(),
+            own_ports: ways.own_ports(),
+            age: now.saturating_sub(ways.since),
         });
+        self.associates.dice = dice;
+        peer.lock().association = association;
         for deed in deeds {
             self.perform(peer, deed);
         }
@@ -246,22 +254,26 @@ impl Clerk {
                 self.associates.frames = self.associates.frames.wrapping_add(1);
                 let number = self.associates.frames;
                 let mut out = std::mem::take(&mut self.out);
-                self.send_frame(peer, &mut peer.lock(), number, &frame, &mut out);
+                let sealed = self.send_frame(peer, &mut peer.lock(), number, &frame, &mut out);
                 self.out = out;
+                if !sealed {
+                    self.begin(peer);
+                }
             }
         }
     }
 
-    /// Seals a frame into the tunnel; without a session it is lost, and sent again by whoever needs it.
-    fn send_frame(&self, peer: &Peer, session: &mut Session, number: u16, frame: &[u8], out: &mut [u8]) {
+    /// Seals a frame into the tunnel. False without a session: it is lost, and sent again by whoever needs it.
+    fn send_frame(&self, peer: &Peer, session: &mut Session, number: u16, frame: &[u8], out: &mut [u8]) -> bool {
         let mut packet = [0; PACKET_MAX];
         for part in 0.. {
-            let Some(len) = frame::write(number, frame, part, &mut packet) else { return };
+            let Some(len) = frame::write(number, frame, part, &mut packet) else { break };
             match session.seal(&packet[..len], out) {
                 Ok(len) => self.send_to(peer, session, &out[..len]),
-                Err(DropReason::NoSession) => return,
+                Err(DropReason::NoSession) => return false,
                 Err(reason) => self.lose(reason, 1),
             }
         }
+        true
     }
 }

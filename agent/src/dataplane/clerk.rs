@@ -4,11 +4,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use rand_core::{OsRng, RngCore as _};
+use warren_crypto::exchange;
 use warren_crypto::message::{BUFFER_LEN, COOKIE_LEN, INITIATION_LEN, Message};
 use warren_crypto::tunnel::{Initiator, Opened};
 use warren_io::{Sent, Train};
@@ -24,10 +25,14 @@ use super::peer::{Destination, Peer, Session, reason};
 
 /// Letters that wait, at most: with [`INITIATION_LEN`] bytes each below 100 KiB.
 const MAILBOX: usize = 512;
+/// Of these, handshakes at most.
+const HANDSHAKES: usize = 384;
 /// How often every tunnel's timers run.
 const TICK: Duration = Duration::from_millis(250);
 /// New peers greeted in one tick: a few hundred a second, so that 5,000 do not come at once.
 const GREETINGS: usize = 64;
+/// Ticks of a period, in which the first packet of each association is told to its sender: three seconds.
+const PERIOD: u32 = 12;
 /// How often the handshake rate limiter starts afresh.
 const LIMITER_PERIOD: Duration = Duration::from_secs(1);
 
@@ -37,7 +42,8 @@ enum Letter {
     Handshake { bytes: [u8; INITIATION_LEN], len: usize, from: SocketAddr, to: Option<IpAddr> },
     Frame { peer: PeerId, packet: Box<[u8]> },
     Ready,
-    Heard { peer: PeerId, generation: u64 },
+    Heard { peer: PeerId, generation: u64, index: u32 },
+    Probed { peer: PeerId, index: u32, probe: exchange::Probe, from: u16 },
     Probe { peer: PeerId, from: SocketAddr, to: Option<IpAddr> },
     Connect(Slot),
     HandshakeNow(Slot),
@@ -47,55 +53,72 @@ enum Letter {
 
 /// The clerk's address; every worker has one.
 #[derive(Clone)]
-pub(super) struct Mailbox(SyncSender<Letter>);
+pub(super) struct Mailbox {
+    letters: SyncSender<Letter>,
+    /// Handshakes among them: strangers send these, and may not keep out what peers say.
+    handshakes: Arc<AtomicUsize>,
+}
 
 impl Mailbox {
     /// Hands over a handshake datagram; false when the mailbox is full.
     pub(super) fn handshake(&self, datagram: &[u8], from: SocketAddr, to: Option<IpAddr>) -> bool {
+        if self.handshakes.fetch_add(1, Ordering::Relaxed) >= HANDSHAKES {
+            self.handshakes.fetch_sub(1, Ordering::Relaxed);
+            return false;
+        }
         let mut bytes = [0; INITIATION_LEN];
         let len = datagram.len().min(INITIATION_LEN);
         bytes[..len].copy_from_slice(&datagram[..len]);
-        self.0.try_send(Letter::Handshake { bytes, len, from, to }).is_ok()
+        let taken = self.letters.try_send(Letter::Handshake { bytes, len, from, to }).is_ok();
+        if !taken {
+            self.handshakes.fetch_sub(1, Ordering::Relaxed);
+        }
+        taken
     }
 
     /// Hands over part of a control frame; false when it is too long or the mailbox is full.
     pub(super) fn control(&self, peer: PeerId, packet: &[u8]) -> bool {
-        packet.len() <= PACKET_MAX && self.0.try_send(Letter::Frame { peer, packet: packet.into() }).is_ok()
+        packet.len() <= PACKET_MAX && self.letters.try_send(Letter::Frame { peer, packet: packet.into() }).is_ok()
     }
 
     /// A worker is ready. A full mailbox is fine: that is seen at the next tick.
     pub(super) fn ready(&self) {
-        let _ = self.0.try_send(Letter::Ready);
+        let _ = self.letters.try_send(Letter::Ready);
     }
 
-    /// The first packet of a generation came.
-    pub(super) fn heard(&self, peer: PeerId, generation: u64) {
-        let _ = self.0.try_send(Letter::Heard { peer, generation });
+    /// A packet came on the association with this index: the first in this period. The next period's is told again.
+    pub(super) fn heard(&self, peer: PeerId, generation: u64, index: u32) {
+        let _ = self.letters.try_send(Letter::Heard { peer, generation, index });
+    }
+
+    /// A probe came on the association with this index, from this port. Lost letters are followed by others.
+    pub(super) fn probed(&self, peer: PeerId, index: u32, probe: exchange::Probe, from: u16) {
+        let _ = self.letters.try_send(Letter::Probed { peer, index, probe, from });
     }
 
     /// A peer's packets come from another address; lost letters are followed by others.
     pub(super) fn probe(&self, peer: PeerId, from: SocketAddr, to: Option<IpAddr>) {
-        let _ = self.0.try_send(Letter::Probe { peer, from, to });
+        let _ = self.letters.try_send(Letter::Probe { peer, from, to });
     }
 
     /// Packets wait for this peer; false when the mailbox is full.
     pub(super) fn connect(&self, slot: Slot) -> bool {
-        self.0.try_send(Letter::Connect(slot)).is_ok()
+        self.letters.try_send(Letter::Connect(slot)).is_ok()
     }
 
     /// A fresh handshake, whatever there is; false when the mailbox is full.
     pub(super) fn handshake_now(&self, slot: Slot) -> bool {
-        self.0.try_send(Letter::HandshakeNow(slot)).is_ok()
+        self.letters.try_send(Letter::HandshakeNow(slot)).is_ok()
     }
 
     /// There are new peers. A full mailbox is fine: they are seen at the next tick.
     pub(super) fn look(&self) {
-        let _ = self.0.try_send(Letter::Look);
+        let _ = self.letters.try_send(Letter::Look);
     }
 
     /// Ends the clerk. A full mailbox is fine: the stop flag is seen at the next tick.
     pub(super) fn stop(&self) {
-        let _ = self.0.try_send(Letter::Stop);
+        let _ = self.letters.try_send(Letter::Stop);
     }
 }
 
@@ -103,6 +126,8 @@ impl Mailbox {
 pub(super) struct Clerk {
     pub(super) shared: Arc<Shared>,
     letters: Receiver<Letter>,
+    handshakes: Arc<AtomicUsize>,
+    ticks: u32,
     pub(super) out: Box<[u8]>,
     pub(super) associates: Associates,
     /// The snapshot that was seen last.
@@ -113,7 +138,12 @@ impl Clerk {
     pub(super) fn new(shared: Arc<Shared>) -> (Mailbox, Self) {
         let (sender, letters) = sync_channel(MAILBOX);
         let associates = Associates::new(shared.sockets.len());
-        (Mailbox(sender), Self { shared, letters, out: vec![0; BUFFER_LEN].into(), associates, generation: 0 })
+        let mailbox = Mailbox { letters: sender, handshakes: Arc::default() };
+        let handshakes = Arc::clone(&mailbox.handshakes);
+        (
+            mailbox,
+            Self { handshakes, ticks: 0, shared, letters, out: vec![0; BUFFER_LEN].into(), associates, generation: 0 },
+        )
     }
 
     /// Runs until the data path stops.
@@ -151,13 +181,15 @@ impl Clerk {
     fn read(&mut self, letter: &Letter) {
         match letter {
             Letter::Handshake { bytes, len, from, to } => {
+                self.handshakes.fetch_sub(1, Ordering::Relaxed);
                 if let Err(reason) = self.handshake(&bytes[..*len], *from, *to) {
                     self.lose(reason, 1);
                 }
             }
             Letter::Frame { peer, packet } => self.take_frame(*peer, packet),
             Letter::Ready => self.collect_ready(),
-            Letter::Heard { peer, generation } => self.heard(*peer, *generation),
+            Letter::Heard { peer, generation, index } => self.heard(*peer, *generation, *index),
+            Letter::Probed { peer, index, probe, from } => self.probed(*peer, *index, *probe, *from),
             Letter::Probe { peer, from, to } => self.probe(*peer, *from, *to),
             Letter::Connect(slot) => self.connect(*slot, false),
             Letter::HandshakeNow(slot) => self.connect(*slot, true),
@@ -242,6 +274,10 @@ impl Clerk {
 
     /// Every tunnel's timers.
     fn tick(&mut self) {
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks.is_multiple_of(PERIOD) {
+            self.shared.period.fetch_add(1, Ordering::Relaxed);
+        }
         self.collect_ready();
         let snapshot = self.shared.snapshot.load_full();
         let mut out = std::mem::take(&mut self.out);

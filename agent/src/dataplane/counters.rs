@@ -29,8 +29,6 @@ pub(super) struct LaneCounters {
     pub(super) rx_packets: AtomicU64,
     pub(super) rx_bytes: AtomicU64,
     pub(super) drops: AtomicU64,
-    /// Authentic packets, keepalives included.
-    pub(super) heard: AtomicU64,
 }
 
 impl LaneCounters {

@@ -23,6 +23,10 @@ pub(super) struct Lane {
     peer: PeerId,
     generation: u64,
     sender: Sender,
+    /// The receiver's.
+    index: u32,
+    /// Leave from the worker's own port.
+    own: bool,
     /// Where datagrams go, and for which state of the peer's session that was read.
     way: Option<(u32, Destination)>,
     single_trains: u32,
@@ -33,8 +37,10 @@ pub(super) struct Receiving {
     pub(super) peer: PeerId,
     pub(super) generation: u64,
     receiver: Receiver,
-    /// Something authentic came: the peer knows that we are ready.
-    heard: bool,
+    /// The period in which something authentic came last.
+    heard: Option<u32>,
+    /// The peer has a port for this lane alone, which is not where it is spoken to.
+    own: bool,
     /// Where its packets come from, and for which state of the peer's session that was compared.
     from: Option<(SocketAddr, u32)>,
 }
@@ -44,6 +50,9 @@ pub(super) struct Receiving {
 pub(super) struct Lanes {
     /// By slot. Boxed, so that taking one out while its peer's packets are sealed moves a pointer.
     senders: Vec<Option<Box<Lane>>>,
+    /// Those that are tried. Boxed, as where they go to.
+    #[allow(clippy::vec_box, reason = "a lane's box moves between here and `senders`")]
+    tried: Vec<Box<Lane>>,
     receivers: HashMap<u32, Box<Receiving>, BuildHasherDefault<ByIndex>>,
 }
 
@@ -92,37 +101,63 @@ impl Lanes {
             Order::Receive { peer, generation, suite, ends } => {
                 for End { index, key, .. } in ends {
                     let receiver = Receiver::new(suite, &key, index);
-                    self.receivers
-                        .insert(index, Box::new(Receiving { peer, generation, receiver, heard: false, from: None }));
+                    let receiving = Receiving { peer, generation, receiver, heard: None, own: false, from: None };
+                    self.receivers.insert(index, Box::new(receiving));
                 }
                 return Some((peer, generation));
             }
-            Order::Send { peer, generation, suite, end } => {
-                let sender = Sender::new(suite, &end.key, end.index);
-                self.put(Box::new(Lane { peer, generation, sender, way: None, single_trains: 0 }));
+            Order::Try { peer, generation, suite, end: End { index, key, .. } } => {
+                self.tried.retain(|lane| lane.peer != peer);
+                let sender = Sender::new(suite, &key, index);
+                let lane = Lane { peer, generation, sender, index, own: false, way: None, single_trains: 0 };
+                self.tried.push(Box::new(lane));
+            }
+            Order::Carry { peer, index, own } => {
+                if let Some(mut lane) = self.take_by_index(peer, index) {
+                    lane.own = own;
+                    self.put(lane);
+                }
             }
             Order::Rest { peer } => drop(self.take(peer)),
-            Order::Drop { peer, generation } => {
-                self.receivers.retain(|_, one| one.peer != peer || one.generation != generation);
-                if let Some(lane) = self.take(peer).filter(|lane| lane.generation != generation) {
-                    self.put(lane);
-                }
-            }
-            Order::Purge { peer, keep } => {
-                self.receivers.retain(|_, one| one.peer != peer || Some(one.generation) == keep);
-                if let Some(lane) = self.take(peer).filter(|lane| Some(lane.generation) == keep) {
-                    self.put(lane);
-                }
-            }
-            Order::Keepalive { .. } => {}
+            Order::Drop { peer, generation } => self.keep(peer, |of| of != generation),
+            Order::Purge { peer, keep } => self.keep(peer, |of| Some(of) == keep),
+            Order::Probe { .. } => {}
         }
         None
+    }
+
+    /// The lane with this receiver index, be it in use or tried; [`Self::put_back`] it, or put it to use.
+    pub(super) fn take_by_index(&mut self, peer: PeerId, index: u32) -> Option<Box<Lane>> {
+        let is = |lane: &Lane| lane.peer == peer && lane.index == index;
+        if let Some(at) = self.tried.iter().position(|lane| is(lane)) {
+            return Some(self.tried.swap_remove(at));
+        }
+        self.senders.get_mut(peer.slot as usize)?.take_if(|lane| is(lane))
+    }
+
+    /// Puts a lane back where it was.
+    pub(super) fn put_back(&mut self, lane: Box<Lane>, tried: bool) {
+        if tried { self.tried.push(lane) } else { self.put(lane) }
+    }
+
+    /// Whether the lane with this index is only tried.
+    pub(super) fn is_tried(&self, peer: PeerId, index: u32) -> bool {
+        self.tried.iter().any(|lane| lane.peer == peer && lane.index == index)
+    }
+
+    fn keep(&mut self, peer: PeerId, stays: impl Fn(u64) -> bool) {
+        self.receivers.retain(|_, one| one.peer != peer || stays(one.generation));
+        self.tried.retain(|lane| lane.peer != peer || stays(lane.generation));
+        if let Some(lane) = self.take(peer).filter(|lane| stays(lane.generation)) {
+            self.put(lane);
+        }
     }
 
     /// Forgets the associations of peers that are gone.
     pub(super) fn follow(&mut self, snapshot: &Snapshot) {
         let stays = |peer: PeerId| snapshot.peer(peer.slot).is_some_and(|found| found.id() == peer);
         self.receivers.retain(|_, one| stays(one.peer));
+        self.tried.retain(|lane| stays(lane.peer));
         for place in &mut self.senders {
             place.take_if(|lane| !stays(lane.peer));
         }
@@ -138,6 +173,11 @@ impl Lanes {
 }
 
 impl Lane {
+    /// Speaks from the worker's own port from now, or from the one port.
+    pub(super) fn leave_by(&mut self, own: bool) -> bool {
+        std::mem::replace(&mut self.own, own)
+    }
+
     /// Where to send; reads the session only when the peer moved.
     pub(super) fn destination(&mut self, peer: &Peer) -> Option<Destination> {
         let version = peer.way();
@@ -145,6 +185,7 @@ impl Lane {
             self.way = peer.lock().destination(peer.slot()).map(|destination| (version, destination));
         }
         let (_, mut destination) = self.way?;
+        destination.own = self.own;
         destination.singly = self.single_trains > 0;
         self.single_trains = self.single_trains.saturating_sub(1);
         Some(destination)
@@ -171,19 +212,25 @@ impl Open for Receiving {
 }
 
 impl Receiving {
-    /// Whether packets come from another address than where the session sends to; asks it once for each change.
-    pub(super) fn is_elsewhere(&mut self, peer: &Peer, from: SocketAddr) -> bool {
+    /// Where the peer seems to be, when its packets come from elsewhere than where the session sends to; asks that once
+    /// for each change.
+    pub(super) fn elsewhere(&mut self, peer: &Peer, from: SocketAddr) -> Option<SocketAddr> {
         let seen = Some((from, peer.way()));
         if self.from == seen {
-            return false;
+            return None;
         }
         self.from = seen;
-        peer.lock().is_elsewhere(from)
+        peer.lock().elsewhere(from, self.own)
     }
 
-    /// True once, after the first authentic packet.
-    pub(super) fn first_heard(&mut self) -> bool {
-        !std::mem::replace(&mut self.heard, true)
+    /// True for the first authentic packet in each period: the clerk is told.
+    pub(super) fn first_heard(&mut self, period: u32) -> bool {
+        self.heard.replace(period) != Some(period)
+    }
+
+    /// The peer says whether this lane has a port of its own.
+    pub(super) fn leaves_by(&mut self, own: bool) {
+        self.own = own;
     }
 }
 

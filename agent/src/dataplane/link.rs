@@ -1,14 +1,17 @@
-//! What the clerk keeps of one peer's associations: the exchange under way, how old each generation is, and whether the
-//! peer is still heard. Pure: the time comes in, orders and frames go out.
+//! What the clerk keeps of one peer's associations: the exchange under way, how old each generation is, and whether its
+//! lanes arrive. Pure: the time comes in, orders and frames go out.
+
+mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use warren_crypto::association::Suite;
-use warren_crypto::exchange::{Action, Chance, Ends, Exchange};
+use warren_crypto::exchange::{Action, Chance, End, Ends, Exchange, Probe, Seen};
 use warren_io::steer::worker_of_index;
 use warren_overlay::frame::Assembly;
 
+use self::ways::Move;
+pub(super) use self::ways::Ways;
 use super::orders::{Order, PeerId};
 
 /// A generation in use is renewed after this.
@@ -21,24 +24,20 @@ const SEND_UNTIL: Duration = Duration::from_secs(160);
 const GENERATIONS: usize = 3;
 /// How often a peer is told of our start; any one may be lost.
 const HELLOS: u32 = 5;
-/// Who received and has nothing to send says that it lives.
-const KEEPALIVE: Duration = Duration::from_secs(5);
-/// Who sent and heard nothing for this long goes back to the tunnel.
-const SILENCE: Duration = Duration::from_secs(15);
+/// Lanes that arrive for this long are trusted again.
+const TRUST: Duration = Duration::from_secs(30);
 /// After the second silence in a row the tunnel is kept for this long, and for twice as long after each further one.
 const DISTRUST: Duration = Duration::from_secs(30);
 /// ... up to this.
 const DISTRUST_MAX: Duration = Duration::from_secs(480);
 
-/// What passed so far on a peer's associations, in packets. What comes in the tunnel proves nothing about them.
+/// Bulk data that passed so far on a peer's associations, in packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Passed {
     /// Sent.
     pub(super) sent: u64,
-    /// Taken, keepalives aside.
-    pub(super) data: u64,
-    /// Taken, keepalives included.
-    pub(super) heard: u64,
+    /// Taken.
+    pub(super) taken: u64,
 }
 
 /// What the clerk has to do.
@@ -52,15 +51,6 @@ pub(super) enum Deed {
     Handshake,
 }
 
-/// The generation on which this node sends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Sending {
-    pub(super) generation: u64,
-    pub(super) suite: Suite,
-    pub(super) since: Duration,
-    pub(super) lanes: usize,
-}
-
 /// One peer's associations, as the clerk sees them.
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Link {
@@ -72,12 +62,10 @@ pub(super) struct Link {
     installing: Option<(u64, BTreeSet<usize>)>,
     /// Generations on which packets are taken: since when, and their indices.
     receiving: BTreeMap<u64, (Duration, Vec<u32>)>,
-    pub(super) sending: Option<Sending>,
+    pub(super) sending: Option<Ways>,
+    /// By lane, the port that only it sends from.
+    pub(super) ports: Box<[Option<u16>]>,
     passed: Passed,
-    /// Since when packets are sent without an answer.
-    unheard: Option<Duration>,
-    /// Since when packets are taken without one of ours.
-    unanswered: Option<Duration>,
     /// Silences in a row, and until when the tunnel is kept for them.
     silences: u32,
     /// Nothing may travel in the tunnel instead: no pause is worth anything.
@@ -98,9 +86,8 @@ impl Link {
             installing: None,
             receiving: BTreeMap::new(),
             sending: None,
+            ports: Box::default(),
             passed: Passed::default(),
-            unheard: None,
-            unanswered: None,
             silences: 0,
             required: false,
             last_silence: Duration::ZERO,
@@ -127,6 +114,9 @@ impl Link {
 
     /// A frame came out of the tunnel; what cannot be used changes nothing.
     pub(super) fn take(&mut self, frame: &[u8], now: Duration, chance: &mut impl Chance) -> Result<Vec<Deed>, ()> {
+        if let Some(seen) = Seen::parse(frame) {
+            return self.seen(&seen, now).ok_or(());
+        }
         let actions = self.exchange.take(frame, now, chance).map_err(|_| ())?;
         Ok(self.act(actions, now))
     }
@@ -145,10 +135,27 @@ impl Link {
         self.act(action, now)
     }
 
-    /// A worker took an authentic packet of this generation.
-    pub(super) fn heard(&mut self, generation: u64, now: Duration) -> Vec<Deed> {
+    /// A worker took an authentic packet of this generation, with this index: the first, or the first in a while.
+    pub(super) fn heard(&mut self, generation: u64, index: u32, now: Duration) -> Vec<Deed> {
         let action = self.exchange.heard(generation);
-        self.act(action, now)
+        let mut deeds = self.act(action, now);
+        deeds.push(Deed::Frame(Seen { index, probe: None }.to_bytes()));
+        deeds
+    }
+
+    /// The peer asks whether a lane arrives; it does, from this port.
+    pub(super) fn probed(index: u32, probe: Probe, from: u16) -> Vec<Deed> {
+        vec![Deed::Frame(Seen { index, probe: Some((probe, from)) }.to_bytes())]
+    }
+
+    /// One of our lanes arrives. `None` when it is none of those that are in use.
+    fn seen(&mut self, seen: &Seen, now: Duration) -> Option<Vec<Deed>> {
+        let ways = self.sending.as_mut()?;
+        let moves = ways.seen(seen)?;
+        if now >= ways.since + TRUST {
+            self.silences = 0;
+        }
+        Some(self.go(moves))
     }
 
     /// Timers. `wanted`: packets went through the tunnel that would rather go on an association.
@@ -162,9 +169,9 @@ impl Link {
     ) -> Vec<Deed> {
         let before = std::mem::replace(&mut self.passed, passed);
         let mut deeds = self.expire(now);
-        deeds.extend(self.watch(now, &before));
-        let used = passed.sent != before.sent || passed.data != before.data;
-        let old = self.sending.is_some_and(|sending| now >= sending.since + RENEW) && used;
+        deeds.extend(self.watch(now, passed.sent != before.sent));
+        let used = passed != before;
+        let old = self.sending.as_ref().is_some_and(|ways| now >= ways.since + RENEW) && used;
         let begins = wanted && self.sending.is_none() && (self.required || now >= self.distrusted);
         if has_session && (old || begins) {
             let action = self.exchange.want(now, chance);
@@ -180,41 +187,33 @@ impl Link {
         let gone: Vec<_> =
             self.receiving.iter().filter(|(_, (since, _))| old(*since)).map(|(generation, _)| *generation).collect();
         let mut deeds: Vec<_> = gone.into_iter().flat_map(|generation| self.give_up(generation)).collect();
-        if self.sending.take_if(|sending| now >= sending.since + SEND_UNTIL).is_some() {
+        if self.sending.take_if(|ways| now >= ways.since + SEND_UNTIL).is_some() {
             deeds.extend(self.tell_all(|peer| Order::Rest { peer }));
         }
         deeds
     }
 
-    /// Whether the peer is still there.
-    fn watch(&mut self, now: Duration, before: &Passed) -> Vec<Deed> {
-        let (sent, heard) = (self.passed.sent != before.sent, self.passed.heard != before.heard);
-        let data = self.passed.data != before.data;
-        if heard {
-            self.unheard = None;
-            // Answers to what the tunnel carries come on associations too, and prove nothing about the way there.
-            if self.sending.is_some_and(|sending| now >= sending.since + SILENCE.saturating_mul(2)) {
-                self.silences = 0;
-            }
-        } else if sent && self.sending.is_some() {
-            self.unheard.get_or_insert(now);
-        }
-        if sent {
-            self.unanswered = None;
-        } else if data {
-            self.unanswered.get_or_insert(now);
-        }
-        if self.unheard.take_if(|since| now >= *since + SILENCE).is_some() {
+    /// Whether the lanes arrive.
+    fn watch(&mut self, now: Duration, sent: bool) -> Vec<Deed> {
+        let Some(ways) = &mut self.sending else { return Vec::new() };
+        let (moves, dead) = (ways.tick(now, sent), ways.is_dead());
+        let mut deeds = self.go(moves);
+        if dead {
             self.sending = None;
             self.distrust(now);
-            let mut deeds = self.tell_all(|peer| Order::Rest { peer });
             deeds.push(Deed::Handshake);
-            return deeds;
         }
-        if self.unanswered.take_if(|since| now >= *since + KEEPALIVE).is_some() && self.sending.is_some() {
-            return vec![Deed::Order(0, Order::Keepalive { peer: self.peer })];
-        }
-        Vec::new()
+        deeds
+    }
+
+    fn go(&self, moves: Vec<Move>) -> Vec<Deed> {
+        let peer = self.peer;
+        let deed = |one| match one {
+            Move::Probe { lane, index, own } => Deed::Order(lane, Order::Probe { peer, index, own }),
+            Move::Carry { lane, index, own } => Deed::Order(lane, Order::Carry { peer, index, own }),
+            Move::Rest { lane } => Deed::Order(lane, Order::Rest { peer }),
+        };
+        moves.into_iter().map(deed).collect()
     }
 
     /// Associations that carry nothing while the tunnel does must not be tried again and again.
@@ -274,21 +273,27 @@ impl Link {
             self.receiving.retain(|known, _| *known == generation);
             deeds.extend(self.tell_all(|peer| Order::Purge { peer, keep: Some(generation) }));
         }
-        self.sending = Some(Sending { generation, suite, since: now, lanes: ends.len() });
-        (self.unheard, self.unanswered) = (None, None);
-        let peer = self.peer;
-        let workers = self.workers;
-        let orders = ends.into_iter().filter(|end| usize::from(end.lane) < workers);
-        deeds
-            .extend(orders.map(|end| Deed::Order(usize::from(end.lane), Order::Send { peer, generation, suite, end })));
+        let older = self.sending.take().filter(|_| !reborn).filter(Ways::is_in_use);
+        let (peer, workers) = (self.peer, self.workers);
+        let mine =
+            Ends { ends: ends.into_iter().filter(|end| usize::from(end.lane) < workers).collect(), generation, suite };
+        let mut ways = Ways::new(&mine, &self.ports, older.map(|older| older.since + SEND_UNTIL), now);
+        let moves = ways.tick(now, false);
+        self.sending = Some(ways);
+        let attempt = |end: End| Deed::Order(usize::from(end.lane), Order::Try { peer, generation, suite, end });
+        deeds.extend(mine.ends.into_iter().map(attempt));
+        deeds.extend(self.go(moves));
         deeds
     }
 
     fn give_up(&mut self, generation: u64) -> Vec<Deed> {
         self.receiving.remove(&generation);
         self.installing.take_if(|(under_way, _)| *under_way == generation);
-        self.sending.take_if(|sending| sending.generation == generation);
-        self.tell_all(|peer| Order::Drop { peer, generation })
+        let mut deeds = self.tell_all(|peer| Order::Drop { peer, generation });
+        if self.sending.take_if(|ways| ways.generation == generation).is_some() {
+            deeds.extend(self.tell_all(|peer| Order::Rest { peer }));
+        }
+        deeds
     }
 
     fn tell_all(&self, order: impl Fn(PeerId) -> Order) -> Vec<Deed> {

@@ -20,16 +20,33 @@ pub(super) struct PeerId {
 pub(super) enum Order {
     /// Be ready on these, then say so to the clerk.
     Receive { peer: PeerId, generation: u64, suite: Suite, ends: Vec<End> },
-    /// Send on this one from now.
-    Send { peer: PeerId, generation: u64, suite: Suite, end: End },
+    /// Have this one to send on, beside what there is.
+    Try { peer: PeerId, generation: u64, suite: Suite, end: End },
+    /// Ask on the one with this receiver index whether it arrives, from a port of its own or from the one port.
+    Probe { peer: PeerId, index: u32, own: bool },
+    /// Send on it from now, in that way.
+    Carry { peer: PeerId, index: u32, own: bool },
     /// Send in the tunnel again.
     Rest { peer: PeerId },
     /// Give up a generation, in both directions.
     Drop { peer: PeerId, generation: u64 },
     /// Give up everything but the generation `keep`.
     Purge { peer: PeerId, keep: Option<u64> },
-    /// The peer waits for a sign of life.
-    Keepalive { peer: PeerId },
+}
+
+impl Order {
+    /// Whom it concerns.
+    pub(super) fn peer(&self) -> PeerId {
+        match self {
+            Self::Receive { peer, .. }
+            | Self::Try { peer, .. }
+            | Self::Probe { peer, .. }
+            | Self::Carry { peer, .. }
+            | Self::Rest { peer }
+            | Self::Drop { peer, .. }
+            | Self::Purge { peer, .. } => *peer,
+        }
+    }
 }
 
 /// A worker receives on a generation now. Never lost: there is one for each order, and no stranger can make one.

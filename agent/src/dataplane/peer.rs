@@ -52,6 +52,8 @@ pub struct Association {
     pub suite: Suite,
     /// Lanes on which this node sends.
     pub lanes: usize,
+    /// Of these, by source ports of their own.
+    pub own_ports: usize,
     /// Its age.
     pub age: Duration,
 }
@@ -105,6 +107,8 @@ pub(super) struct Session {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Destination {
     pub(super) slot: Slot,
+    /// Leave from the worker's own port.
+    pub(super) own: bool,
     pub(super) to: SocketAddr,
     pub(super) from: Option<IpAddr>,
     pub(super) singly: bool,
@@ -201,8 +205,7 @@ impl Peer {
         let lanes = self.shared.lanes.iter();
         lanes.fold(Passed::default(), |sum, lane| Passed {
             sent: sum.sent + lane.tx_packets.load(Ordering::Relaxed),
-            data: sum.data + lane.rx_packets.load(Ordering::Relaxed),
-            heard: sum.heard + lane.heard.load(Ordering::Relaxed),
+            taken: sum.taken + lane.rx_packets.load(Ordering::Relaxed),
         })
     }
 
@@ -259,7 +262,7 @@ impl Session {
     pub(super) fn destination(&mut self, slot: Slot) -> Option<Destination> {
         let singly = self.single_trains > 0;
         self.single_trains = self.single_trains.saturating_sub(1);
-        Some(Destination { slot, to: self.endpoint?, from: self.local, singly })
+        Some(Destination { slot, own: false, to: self.endpoint?, from: self.local, singly })
     }
 
     /// An authentic datagram came from here: the peer is there now (roaming).
@@ -274,6 +277,14 @@ impl Session {
     /// Whether datagrams go to another address than this one.
     pub(super) fn is_elsewhere(&self, from: SocketAddr) -> bool {
         self.endpoint != Some(from)
+    }
+
+    /// Where the peer seems to be when its packets come from here; `None` where datagrams go already. From a port of its
+    /// own (`own_port`) a lane is never spoken to.
+    pub(super) fn elsewhere(&self, from: SocketAddr, own_port: bool) -> Option<SocketAddr> {
+        let port = self.endpoint.filter(|_| own_port).map_or(from.port(), |to| to.port());
+        let there = SocketAddr::new(from.ip(), port);
+        self.is_elsewhere(there).then_some(there)
     }
 
     /// Whoever remembers the way must ask again.

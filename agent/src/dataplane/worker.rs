@@ -71,7 +71,7 @@ impl Worker {
                 self.inbound.forget();
                 self.lanes.follow(snapshot);
             }
-            self.obey(snapshot);
+            self.obey();
             let busy = self.send_turn(snapshot) | self.receive_turn(snapshot);
             if !busy && let Err(error) = self.wait() {
                 tracing::error!(worker = self.number, %error, "worker cannot wait for packets, stops");
@@ -81,10 +81,20 @@ impl Worker {
     }
 
     /// What the clerk wants done about associations.
-    fn obey(&mut self, snapshot: &Snapshot) {
-        for order in self.shared.orders[self.number].take() {
-            if let Order::Keepalive { peer } = order {
-                self.keep_alive(snapshot, peer);
+    fn obey(&mut self) {
+        let orders = self.shared.orders[self.number].take();
+        if orders.is_empty() {
+            return;
+        }
+        // Newer than this turn's: nobody would tell this worker again that a peer is gone.
+        let snapshot = self.shared.snapshot.load_full();
+        for order in orders {
+            let id = order.peer();
+            if snapshot.peer(id.slot).is_none_or(|peer| peer.id() != id) {
+                continue;
+            }
+            if let Order::Probe { peer, index, own } = order {
+                self.probe(&snapshot, peer, index, own);
             } else if let Some((peer, generation)) = self.lanes.obey(order) {
                 let ready = Ready { peer, generation, worker: self.number };
                 self.shared.ready.lock().unwrap_or_else(PoisonError::into_inner).push(ready);

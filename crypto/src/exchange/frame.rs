@@ -9,6 +9,7 @@
 //! | Close (5) | number 8, MAC 32, zeros while there are no keys |
 //! | Request (6) | nothing: the peer should begin |
 //! | Hello (7) | boot 8: whoever knew this node before its start knows nothing that still holds |
+//! | Probe (8), Seen (9) | see `probe` |
 
 /// The layout that this code writes and reads.
 const VERSION: u8 = 1;
@@ -67,11 +68,8 @@ pub(super) enum Frame {
 impl Frame {
     /// Reads a whole frame; `None` is not one that this code knows.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
-        let ([VERSION, kind, l0, l1], body) = bytes.split_first_chunk::<HEAD>()? else { return None };
-        if body.len() != usize::from(u16::from_le_bytes([*l0, *l1])) {
-            return None;
-        }
-        let mut body = Reader(body);
+        let kind = bytes.get(1)?;
+        let mut body = Reader(body(bytes, *kind)?);
         let frame = match kind {
             1 => Self::Offer(Offer {
                 number: body.u64()?,
@@ -174,7 +172,13 @@ pub(super) fn without_mac(frame: &[u8]) -> &[u8] {
     frame.get(..frame.len().saturating_sub(MAC)).unwrap_or_default()
 }
 
-fn framed(kind: u8, body: &[u8], more: usize) -> Vec<u8> {
+/// The body of a whole frame of this kind.
+pub(super) fn body(bytes: &[u8], wanted: u8) -> Option<&[u8]> {
+    let ([VERSION, kind, l0, l1], body) = bytes.split_first_chunk::<HEAD>()? else { return None };
+    (*kind == wanted && body.len() == usize::from(u16::from_le_bytes([*l0, *l1]))).then_some(body)
+}
+
+pub(super) fn framed(kind: u8, body: &[u8], more: usize) -> Vec<u8> {
     // FRAME_MAX is far below 64 KiB.
     let len = (body.len() + more) as u16;
     let mut frame = Vec::with_capacity(HEAD + usize::from(len));
@@ -189,20 +193,20 @@ fn list<T: Copy, const N: usize>(body: &mut Vec<u8>, items: &[T], bytes: impl Fn
     body.extend(items.iter().flat_map(|item| bytes(*item)));
 }
 
-struct Reader<'b>(&'b [u8]);
+pub(super) struct Reader<'b>(pub(super) &'b [u8]);
 
 impl Reader<'_> {
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (taken, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(*taken)
     }
 
-    fn u16(&mut self) -> Option<u16> {
+    pub(super) fn u16(&mut self) -> Option<u16> {
         self.array().map(u16::from_le_bytes)
     }
 
-    fn u32(&mut self) -> Option<u32> {
+    pub(super) fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_le_bytes)
     }
 

@@ -46,13 +46,22 @@ pub(crate) fn attach(fd: RawFd, workers: u32) -> io::Result<()> {
         instruction(MOD_K, 0, 0, workers.max(1)),
         instruction(RET_A, 0, 0, 0),
     ];
+    load(fd, libc::SO_ATTACH_REUSEPORT_CBPF, &mut program)
+}
+
+/// Nothing reaches this socket.
+pub(crate) fn refuse_all(fd: RawFd) -> io::Result<()> {
+    load(fd, libc::SO_ATTACH_FILTER, &mut [instruction(RET_K, 0, 0, 0)])
+}
+
+fn load(fd: RawFd, option: libc::c_int, program: &mut [libc::sock_filter]) -> io::Result<()> {
     let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     // SAFETY: `filter` points to `program`, both live through the call, and the kernel copies the instructions.
     let rc = unsafe {
         libc::setsockopt(
             fd,
             libc::SOL_SOCKET,
-            libc::SO_ATTACH_REUSEPORT_CBPF,
+            option,
             (&raw const filter).cast(),
             size_of::<libc::sock_fprog>() as libc::socklen_t,
         )

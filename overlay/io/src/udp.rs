@@ -105,6 +105,23 @@ fn probe(port: u16, v6: bool) -> io::Result<()> {
     socket.bind(&wildcard(port, v6))
 }
 
+/// As every one of our sockets is.
+fn unbound(mark: u32, v6: bool) -> io::Result<Socket> {
+    let socket = Socket::new(domain(v6), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    if mark != 0 {
+        socket.set_mark(mark)?;
+    }
+    let fd = socket.as_raw_fd();
+    if v6 {
+        socket.set_only_v6(false)?;
+        set(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)?;
+    }
+    // A forged ICMP "too big" must change nothing: set DF, ignore the cached path MTU.
+    set(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)?;
+    Ok(socket)
+}
+
 fn domain(v6: bool) -> Domain {
     if v6 { Domain::IPV6 } else { Domain::IPV4 }
 }
@@ -116,26 +133,30 @@ fn wildcard(port: u16, v6: bool) -> SockAddr {
 
 impl UdpSocket {
     fn open(config: &UdpConfig, v6: bool) -> io::Result<Self> {
-        let socket = Socket::new(domain(v6), Type::DGRAM, Some(Protocol::UDP))?;
-        socket.set_nonblocking(true)?;
+        let socket = unbound(config.mark, v6)?;
         socket.set_reuse_port(true)?;
-        if config.mark != 0 {
-            socket.set_mark(config.mark)?;
-        }
         let fd = socket.as_raw_fd();
         if v6 {
-            socket.set_only_v6(false)?;
             set(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
-            set(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)?;
         } else {
             set(fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
         }
-        // A forged ICMP "too big" must change nothing: set DF, ignore the cached path MTU.
-        set(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)?;
         enlarge(&socket);
         socket.bind(&wildcard(config.port, v6))?;
         let gro = config.gro && set(fd, libc::SOL_UDP, cmsg::UDP_GRO, 1).is_ok();
         Ok(Self { socket, v6, gso: config.gso, gro })
+    }
+
+    /// A socket to send from beside this one, by a port that the kernel chooses. It receives nothing.
+    ///
+    /// # Errors
+    /// What the kernel says, as when no port is left.
+    pub fn outgoing(&self, mark: u32) -> io::Result<Self> {
+        let socket = unbound(mark, self.v6)?;
+        steer::refuse_all(socket.as_raw_fd())?;
+        enlarge(&socket);
+        socket.bind(&wildcard(0, self.v6))?;
+        Ok(Self { socket, v6: self.v6, gso: self.gso, gro: false })
     }
 
     /// True while trains leave in one call.

@@ -110,3 +110,23 @@ fn a_second_agent_on_the_port_is_refused() {
     let second = bind(&UdpConfig { port: to.port(), sockets: 2, gso: true, gro: true, mark: 0 });
     assert_eq!(second.unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
 }
+
+#[test]
+fn a_socket_of_its_own_port_sends_trains_and_takes_nothing() {
+    let (sockets, to) = sockets(1);
+    let own = sockets[0].outgoing(0).unwrap();
+    let port = own.port().unwrap();
+    assert_ne!(port, to.port());
+    let payload = [data(1 << 31), data(1 << 31), data(1 << 31)].concat();
+    assert_eq!(own.send(&Train { to, from: None, segment: 64, payload: &payload }, false), Sent::default());
+    let (mut buf, mut came) = ([0; 2048], 0);
+    while came < payload.len() {
+        let (_, received) = next(&sockets, &mut buf);
+        assert_eq!(received.from.port(), port);
+        came += received.len;
+    }
+    let answer = Train { to: SocketAddr::new(HERE, port), from: None, segment: 64, payload: &data(1 << 31) };
+    assert_eq!(sockets[0].send(&answer, false), Sent::default());
+    // On loopback it was taken or refused before the call came back.
+    assert!(own.recv(&mut buf).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
+}

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use warren_crypto::exchange::{Action, Exchange, FRAME_MAX};
+use warren_crypto::exchange::{self, Action, Exchange, FRAME_MAX, Probe};
 use warren_overlay::frame::{self, Assembly, Kind, PACKET_MAX};
 use warren_overlay::packet::View;
 
@@ -67,6 +67,8 @@ fn assemble(feed: &mut Feed<'_>, seen: &mut Seen) {
         if let Ok(view) = View::parse(&packet) {
             seen.note(format!("{:?}", frame::kind(&packet, &view)));
         }
+        let alone = Assembly::default().take(&packet);
+        assert_eq!(frame::whole(&packet).map(<[u8]>::to_vec), alone, "the frame that this packet is by itself");
         let whole = assembly.take(&packet);
         assert_eq!(whole, model.take(&packet), "the frame that these parts make");
         seen.note(
@@ -171,6 +173,14 @@ fn arbitrary(feed: &mut Feed<'_>, seen: &mut Seen) {
             let len = (bytes.len() - 4) as u16;
             bytes[0] = 1;
             bytes[2..4].copy_from_slice(&len.to_le_bytes());
+        }
+        if let Some(told) = exchange::Seen::parse(&bytes) {
+            seen.note(format!("told of {}", if told.probe.is_some() { "a probe" } else { "data" }));
+            assert_eq!(told.to_bytes(), bytes);
+        }
+        if let Some(probe) = Probe::parse(&bytes) {
+            seen.note("a probe");
+            assert_eq!(probe.to_bytes(), bytes);
         }
         match end.take(&bytes, NOW, &mut dice) {
             Err(refusal) => seen.note(format!("arbitrary: {refusal:?}")),

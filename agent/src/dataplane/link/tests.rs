@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use warren_crypto::PrivateKey;
+use warren_crypto::association::{AssociationKey, Suite};
 use warren_crypto::exchange::Terms;
 
 use super::*;
@@ -11,10 +12,20 @@ use crate::dataplane::chance::Dice;
 /// As the clerk does.
 const TICK: Duration = Duration::from_millis(250);
 
+/// Sending ends with the numbers of their lanes for indices.
+pub(super) fn ends(generation: u64, lanes: usize) -> Ends {
+    let end = |lane: u16| End { lane, index: u32::from(lane), key: AssociationKey::new([lane as u8; 32]) };
+    Ends { generation, suite: Suite::Aes256Gcm, ends: (0..lanes as u16).map(end).collect() }
+}
+
 struct Pair {
     links: [Link; 2],
     dice: [Dice; 2],
     passed: [Passed; 2],
+    /// What each node receives on: generation and the period in which it was heard, by index.
+    receivers: [BTreeMap<u32, (u64, Option<u64>)>; 2],
+    /// What each node sends on, by lane.
+    senders: [BTreeMap<usize, u32>; 2],
     /// Whether associations carry: each node's packets arrive at the other.
     carries: [bool; 2],
     now: Duration,
@@ -40,6 +51,8 @@ fn pair(workers: [usize; 2]) -> Pair {
         links: [link(0), link(1)],
         dice: workers.map(|workers| Dice { workers, used: Default::default() }),
         passed: Default::default(),
+        receivers: Default::default(),
+        senders: Default::default(),
         carries: [true; 2],
         now: Duration::from_secs(1000),
         orders: Default::default(),
@@ -56,35 +69,54 @@ impl Pair {
                     let deeds = self.links[peer].take(&frame, self.now, &mut self.dice[peer]).unwrap_or_default();
                     self.perform(peer, deeds);
                 }
-                Deed::Order(worker, order) => {
-                    let installed = match &order {
-                        Order::Receive { generation, .. } => Some(*generation),
-                        Order::Keepalive { .. } => {
-                            self.send(who, 0);
-                            None
-                        }
-                        _ => None,
-                    };
-                    self.orders[who].push(order);
-                    if let Some(generation) = installed {
-                        let deeds = self.links[who].installed(generation, worker, self.now);
-                        self.perform(who, deeds);
-                    }
-                }
+                Deed::Order(worker, order) => self.obey(who, worker, order),
                 Deed::Handshake => self.handshakes[who] += 1,
             }
         }
     }
 
-    /// `data` packets, or one empty one, on the associations of `who`.
-    fn send(&mut self, who: usize, data: u64) {
-        if self.links[who].sending.is_none() {
-            return;
+    /// As a worker does.
+    fn obey(&mut self, who: usize, worker: usize, order: Order) {
+        match &order {
+            Order::Receive { generation, ends, .. } => {
+                let generation = *generation;
+                self.receivers[who].extend(ends.iter().map(|end| (end.index, (generation, None))));
+                self.orders[who].push(order);
+                let deeds = self.links[who].installed(generation, worker, self.now);
+                return self.perform(who, deeds);
+            }
+            Order::Probe { index, .. } if self.carries[who] && self.receivers[1 - who].contains_key(index) => {
+                self.arrive(who, *index);
+                self.perform(1 - who, Link::probed(*index, Probe { port: 1, own: false }, 1));
+            }
+            Order::Carry { index, .. } => drop(self.senders[who].insert(worker, *index)),
+            Order::Rest { .. } => drop(self.senders[who].remove(&worker)),
+            Order::Drop { generation, .. } => self.receivers[who].retain(|_, (of, _)| of != generation),
+            Order::Purge { keep, .. } => self.receivers[who].retain(|_, (of, _)| Some(*of) == *keep),
+            _ => {}
         }
-        self.passed[who].sent += data;
-        if self.carries[who] {
-            self.passed[1 - who].data += data;
-            self.passed[1 - who].heard += data.max(1);
+        self.orders[who].push(order);
+    }
+
+    /// Something authentic comes on an association of `who`.
+    fn arrive(&mut self, who: usize, index: u32) {
+        let period = self.now.as_secs() / 3;
+        let Some((generation, heard)) = self.receivers[1 - who].get_mut(&index) else { return };
+        if heard.replace(period) != Some(period) {
+            let deeds = self.links[1 - who].heard(*generation, index, self.now);
+            self.perform(1 - who, deeds);
+        }
+    }
+
+    /// A packet on every lane of `who`.
+    fn send(&mut self, who: usize) {
+        let senders: Vec<u32> = self.senders[who].values().copied().collect();
+        for index in senders {
+            self.passed[who].sent += 1;
+            if self.carries[who] && self.receivers[1 - who].contains_key(&index) {
+                self.passed[1 - who].taken += 1;
+                self.arrive(who, index);
+            }
         }
     }
 
@@ -93,8 +125,8 @@ impl Pair {
         let end = self.now + time;
         while self.now < end {
             self.now += TICK;
-            for who in [0, 1] {
-                self.send(who, u64::from(talks[who]));
+            for who in [0, 1].into_iter().filter(|who| talks[*who]) {
+                self.send(who);
             }
             for who in [0, 1] {
                 let (now, passed) = (self.now, self.passed[who]);
@@ -105,7 +137,7 @@ impl Pair {
     }
 
     fn generation(&self, who: usize) -> Option<u64> {
-        self.links[who].sending.map(|sending| sending.generation)
+        self.links[who].sending.as_ref().map(|ways| ways.generation)
     }
 
     fn rests(&self, who: usize) -> usize {
@@ -122,10 +154,7 @@ fn the_first_data_makes_a_generation_with_a_lane_for_every_worker() {
     pair.pass(5 * SECOND, [false, false]);
     assert_eq!((pair.generation(0), pair.generation(1)), (None, None), "nothing without data");
     pair.pass(5 * SECOND, [true, false]);
-    assert_eq!(
-        (pair.links[0].sending.map(|one| one.lanes), pair.links[1].sending.map(|one| one.lanes)),
-        (Some(2), Some(3))
-    );
+    assert_eq!([0, 1].map(|who: usize| pair.links[who].sending.as_ref().map(Ways::carrying)), [Some(2), Some(3)]);
 }
 
 #[test]
@@ -155,12 +184,18 @@ fn an_idle_generation_ends_and_is_not_renewed() {
 }
 
 #[test]
-fn who_only_receives_says_that_it_lives() {
+fn who_only_receives_says_that_it_takes() {
     let mut pair = pair([2, 2]);
-    pair.pass(5 * SECOND, [true, false]);
-    pair.pass(100 * SECOND, [true, false]);
-    assert!(pair.orders[1].iter().any(|order| matches!(order, Order::Keepalive { .. })));
+    pair.pass(105 * SECOND, [true, false]);
     assert_eq!((pair.rests(0), pair.handshakes[0]), (0, 0));
+}
+
+#[test]
+fn lanes_that_carry_nothing_from_the_start_are_never_sent_on() {
+    let mut pair = pair([2, 2]);
+    pair.carries = [false; 2];
+    pair.pass(300 * SECOND, BOTH);
+    assert_eq!((pair.passed[0].sent, pair.passed[1].sent), (0, 0));
 }
 
 #[test]
@@ -191,14 +226,16 @@ fn associations_that_carry_nothing_are_tried_ever_more_seldom() {
 }
 
 #[test]
-fn associations_that_carry_one_way_alone_are_tried_ever_more_seldom_too() {
-    for carries in [[false, true], [true, false]] {
+fn associations_that_carry_one_way_alone_are_used_that_way_alone() {
+    for (dead, carries) in [(0, [false, true]), (1, [true, false])] {
         let mut pair = pair([1, 1]);
         pair.carries = carries;
-        // What comes the other way while the tunnel carries proves nothing about this way.
+        // What comes the other way proves nothing about this way.
         pair.pass(600 * SECOND, BOTH);
-        let tried = (0..2).map(|who| pair.rests(who)).min().unwrap_or_default();
-        assert!((2..=6).contains(&tried), "given up {} and {} times", pair.rests(0), pair.rests(1));
+        assert_eq!((pair.passed[dead].sent, pair.rests(1 - dead)), (0, 0));
+        assert!(pair.passed[1 - dead].sent > 2000);
+        let tried = pair.rests(dead);
+        assert!((2..=8).contains(&tried), "given up {tried} times");
     }
 }
 

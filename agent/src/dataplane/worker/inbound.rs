@@ -4,13 +4,16 @@ use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::sync::MutexGuard;
+use std::sync::atomic::Ordering;
 
 use warren_crypto::association;
+use warren_crypto::exchange::Probe;
 use warren_crypto::message::Message;
 use warren_io::TunQueue;
 use warren_io::steer::worker_of_index;
 use warren_overlay::drops::DropReason;
 use warren_overlay::forward::Slot;
+use warren_overlay::frame;
 use warren_overlay::offload::{PARTS_MAX, Write};
 use warren_overlay::settle;
 
@@ -132,22 +135,27 @@ impl Worker {
         };
         let counters = peer.lane(*number);
         let mut opened = inbound.open(&snapshot.table, id.slot, at, receiving);
-        // Control frames travel in the tunnel alone.
-        if inbound.take_frame().is_some() {
-            opened = Err(DropReason::ReservedAddress);
+        // Of control frames probes alone travel here; all others in the tunnel.
+        if let Some(packet) = inbound.take_frame() {
+            match frame::whole(packet).and_then(Probe::parse) {
+                Some(probe) => {
+                    receiving.leaves_by(probe.own);
+                    clerk.probed(id, index, probe, from.port());
+                }
+                None => opened = Err(DropReason::ReservedAddress),
+            }
         }
         match opened {
             Ok(len) => {
-                grow(&counters.heard, 1);
                 if len > 0 {
                     grow(&counters.rx_packets, 1);
                     grow(&counters.rx_bytes, len as u64);
                 }
-                if receiving.first_heard() {
-                    clerk.heard(id, generation);
+                if receiving.first_heard(shared.period.load(Ordering::Relaxed)) {
+                    clerk.heard(id, generation, index);
                 }
-                if receiving.is_elsewhere(peer, from) {
-                    clerk.probe(id, from, to);
+                if let Some(there) = receiving.elsewhere(peer, from) {
+                    clerk.probe(id, there, to);
                 }
             }
             Err(reason) => {

@@ -3,8 +3,9 @@
 use std::io::IoSlice;
 use std::net::IpAddr;
 
+use warren_crypto::exchange::Probe;
 use warren_io::tun::FRAME_MAX;
-use warren_io::{Train, TunQueue};
+use warren_io::{Train, TunQueue, UdpSocket};
 use warren_overlay::drops::DropReason;
 use warren_overlay::forward::{self, Batch, Seal, Slot};
 use warren_overlay::frame;
@@ -153,16 +154,25 @@ impl Worker {
         session.counters.drops += tally.drops;
     }
 
-    /// An empty packet on the way to a peer that waits for one.
-    pub(super) fn keep_alive(&mut self, snapshot: &Snapshot, peer: PeerId) {
-        let Some((found, mut lane)) = snapshot.peer(peer.slot).zip(self.lanes.take(peer)) else { return };
+    /// Asks on a lane, by one of its two ways, whether it arrives.
+    pub(super) fn probe(&mut self, snapshot: &Snapshot, peer: PeerId, index: u32, own: bool) {
+        let socket = if own { self.shared.own_sockets[self.number].as_ref() } else { Some(self.socket()) };
+        let Some(port) = socket.and_then(|socket| socket.port().ok()) else { return };
+        let tried = self.lanes.is_tried(peer, index);
+        let Some((found, mut lane)) = snapshot.peer(peer.slot).zip(self.lanes.take_by_index(peer, index)) else {
+            return;
+        };
+        let carries = lane.leave_by(own);
         if let Some(destination) = lane.destination(found) {
             self.destinations.push(destination);
-            if let Err(reason) = self.batch.seal(peer.slot, &[], &mut *lane) {
+            let mut packet = [0; frame::PACKET_MAX];
+            let len = frame::write(0, &Probe { port, own }.to_bytes(), 0, &mut packet).unwrap_or_default();
+            if let Err(reason) = self.batch.seal(peer.slot, &packet[..len], &mut *lane) {
                 self.drop_packets(reason, 1);
             }
         }
-        self.lanes.put(lane);
+        lane.leave_by(carries);
+        self.lanes.put_back(lane, tried);
         self.flush();
         self.settle(snapshot);
         self.destinations.clear();
@@ -171,7 +181,7 @@ impl Worker {
     fn seal_frame(&mut self, peer: &Peer, sealer: &mut impl Seal, tally: &mut Tally, index: usize) {
         let Frame { at, len, slot, view, vnet } = self.stage.frames[index];
         let Self { stage, batch, shared, number, destinations, feedback, .. } = self;
-        let (socket, counters) = (&shared.sockets[*number], &shared.counters[*number]);
+        let (sockets, counters) = (shared.outgoing(*number), &shared.counters[*number]);
         let mut refused = (0, DropReason::Malformed);
         let sealed = forward::seal_frame(
             (&mut stage.buf[at..at + len + SPARE], view, vnet),
@@ -179,7 +189,7 @@ impl Worker {
             sealer,
             batch,
             |reason| refused = (refused.0 + 1, reason),
-            |batch| send_batch(socket, batch, destinations, feedback),
+            |batch| send_batch(sockets, batch, destinations, feedback),
         );
         match sealed {
             Ok((packets, bytes)) => {
@@ -238,7 +248,7 @@ impl Worker {
 
     fn flush(&mut self) {
         let Self { batch, shared, number, destinations, feedback, .. } = self;
-        send_batch(&shared.sockets[*number], batch, destinations, feedback);
+        send_batch(shared.outgoing(*number), batch, destinations, feedback);
     }
 }
 
@@ -253,13 +263,14 @@ fn classify(read: &[u8], snapshot: &Snapshot) -> Result<(Slot, View, VnetHeader)
 }
 
 fn send_batch(
-    socket: &warren_io::UdpSocket,
+    (shared, own): (&UdpSocket, Option<&UdpSocket>),
     batch: &mut Batch,
     destinations: &[Destination],
     feedback: &mut Vec<(Slot, warren_io::Sent)>,
 ) {
     batch.drain(|slot, segment, payload| {
         let Some(way) = destinations.iter().rev().find(|way| way.slot == slot) else { return };
+        let socket = own.filter(|_| way.own).unwrap_or(shared);
         let sent = socket.send(&Train { to: way.to, from: way.from, segment, payload }, way.singly);
         if sent != warren_io::Sent::default() {
             feedback.push((slot, sent));
