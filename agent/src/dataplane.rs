@@ -112,8 +112,8 @@ struct Shared {
     own_sockets: Vec<Option<UdpSocket>>,
     /// Their ports.
     own_ports: Box<[Option<u16>]>,
-    /// Counts periods, by which associations are told to be heard.
-    period: AtomicU32,
+    /// Counts the clerk's ticks.
+    ticks: AtomicU32,
     counters: Vec<WorkerCounters>,
     /// What the clerk tells the workers.
     orders: Vec<Orders>,
@@ -186,7 +186,7 @@ impl Dataplane {
             sockets,
             own_sockets,
             own_ports,
-            period: AtomicU32::new(0),
+            ticks: AtomicU32::new(0),
             orders: (0..workers).map(|_| Orders::default()).collect(),
             ready: Mutex::default(),
             strays: (0..workers).map(|_| strays::Strays::default()).collect(),
@@ -285,7 +285,10 @@ impl Drop for Dataplane {
 fn own_sockets(options: &Options, shared: &[UdpSocket]) -> Vec<Option<UdpSocket>> {
     let own = |(worker, socket): (usize, &UdpSocket)| {
         let wanted = options.source_ports && options.associations != Associations::Off && worker > 0;
-        wanted.then(|| socket.outgoing(options.mark).ok()).flatten()
+        let say = |error: &io::Error| {
+            tracing::warn!(worker, %error, "no source port of its own for a worker: its lanes leave by underlay.port");
+        };
+        wanted.then(|| socket.outgoing(options.mark).inspect_err(say).ok()).flatten()
     };
     shared.iter().enumerate().map(own).collect()
 }

@@ -1,5 +1,6 @@
 //! Lanes that leave by source ports of their own, on networks that let them, that do not, and that no longer do.
 
+use warren_tests::flows::Flows;
 use warren_tests::namespace::Namespace;
 use warren_tests::stream::transfer;
 use warren_tests::{Agent, Lab, Node, Pod, Sniffer, eventually, ping, static_mesh_with};
@@ -106,7 +107,7 @@ fn a_network_that_writes_other_ports_keeps_the_one_port() {
     let pair = pair("auto", |node| {
         node.nft(
             "add table ip nat1; add chain ip nat1 out { type nat hook postrouting priority 100; }; \
-             add rule ip nat1 out udp dport 51840 udp sport != 51840 masquerade to :50000-50999",
+             add rule ip nat1 out udp dport 51840 udp sport != 51840 masquerade to :20000-20999",
         );
     });
     assert_eq!(pair.own_ports(), 0);
@@ -118,15 +119,15 @@ fn a_network_that_writes_other_ports_keeps_the_one_port() {
 fn a_port_that_dies_under_a_lane_is_replaced_by_the_one_port() {
     let pair = pair("auto", |_| ());
     assert_eq!(pair.own_ports(), WORKERS - 1);
+    let flows = Flows::start(pair.pods[0].namespace(), pair.pods[1].namespace(), pair.pods[1].address(), 32);
     chain(pair.nodes[0].namespace(), "udp sport != 51840 drop");
-    eventually(LANE, "every lane returned to the one port", || {
-        pair.reached();
-        (pair.own_ports() == 0).then_some(())
+    pair.agents[0].within(LANE, "every lane returned to the one port", |status| {
+        status.peer("node2").is_some_and(|peer| {
+            let association = &peer["association"];
+            association["own_ports"] == 0 && association["lanes"] == WORKERS
+        })
     });
-    assert_eq!(
-        pair.agents[0].now().peer("node2").map(|peer| peer["association"]["lanes"].clone()),
-        Some(WORKERS.into())
-    );
+    flows.finish();
     pair.transfers();
     pair.sniffer.assert_encrypted();
 }

@@ -56,13 +56,16 @@ fn pair() -> Pair {
     let start = |own: &Node, other: &Node, endpoint: SocketAddr| {
         let mut peer = stock::section(other, None);
         peer.text("", "endpoint", endpoint).set("", "associations", true);
-        own.start(own.settings().set("workers", "count", WORKERS).add_peer(peer))
+        let mut settings = own.settings();
+        // A probe by another port is as long as what is held.
+        settings.set("workers", "count", WORKERS).text("underlay", "source_ports", "single").add_peer(peer);
+        own.start(&settings)
     };
     let agents = [start(&nodes[0], &nodes[1], relay.second), start(&nodes[1], &nodes[0], relay.first)];
     for (agent, other) in agents.iter().zip(["node2", "node1"]) {
-        agent.ready().until("data goes on associations", |status| {
+        agent.ready().until("data goes on every lane", |status| {
             ping(pods[0].namespace(), pods[1].address());
-            status.suite(other).is_some()
+            status.peer(other).is_some_and(|peer| peer["association"]["lanes"] == WORKERS)
         });
     }
     Pair { relay, held, pods, agents, _nodes: nodes, _lab: lab }

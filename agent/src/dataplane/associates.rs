@@ -65,6 +65,11 @@ impl Associates {
         self.dice.used = self.links.values().flat_map(Link::indices).collect();
     }
 
+    /// There is something to send on to this peer, or something is being tried.
+    pub(super) fn sends_to(&self, peer: &Peer) -> bool {
+        self.links.get(&peer.slot()).is_some_and(|link| link.peer == peer.id() && link.sends())
+    }
+
     fn link(&mut self, peer: &Peer, shared: &Shared) -> &mut Link {
         let id = peer.id();
         let fresh = || {
@@ -110,21 +115,24 @@ impl Clerk {
         let shared = Arc::clone(&self.shared);
         let snapshot = shared.snapshot.load();
         let Some(peer) = snapshot.peer(id.slot).filter(|peer| peer.id() == id) else { return };
-        let Some(whole) = self.associates.link(peer, &shared).assembly.take(packet) else { return };
+        let link = self.associates.link(peer, &shared);
+        // A short frame does not push out a longer one, parts of which are still under way.
+        let whole = frame::whole(packet).map(<[u8]>::to_vec).or_else(|| link.assembly.take(packet));
+        let Some(whole) = whole else { return };
         self.with_link(peer, |link, dice, now| {
             // Whatever a peer sends that does not fit changes nothing.
             link.take(&whole, now, dice).unwrap_or_default()
         });
     }
 
-    /// A worker took the first packet of this period with this index.
+    /// A worker took the first data of this period with this index.
     pub(super) fn heard(&mut self, id: PeerId, generation: u64, index: u32) {
         self.with_known(id, |link, _, now| link.heard(generation, index, now));
     }
 
     /// A probe came.
-    pub(super) fn probed(&mut self, id: PeerId, index: u32, probe: exchange::Probe, from: u16) {
-        self.with_known(id, |_, _, _| Link::probed(index, probe, from));
+    pub(super) fn probed(&mut self, id: PeerId, of: (u64, u32), probe: (exchange::Probe, u16)) {
+        self.with_known(id, |link, _, now| link.probed(of, probe, now));
     }
 
     /// The peer's packets come from elsewhere now: its tunnel decides whether that is true.
@@ -181,8 +189,7 @@ impl Clerk {
             deeds
         });
         // What could not be begun yet is still wanted.
-        let sends = self.associates.links.get(&peer.slot()).is_some_and(|link| link.sending.is_some());
-        if wanted && !sends {
+        if wanted && !self.associates.sends_to(peer) {
             peer.want();
             if !has_session {
                 self.begin(peer);
@@ -229,8 +236,7 @@ impl Clerk {
         let mut dice = std::mem::replace(&mut self.associates.dice, Dice { workers: 1, used: Default::default() });
         let link = self.associates.link(peer, &shared);
         let deeds = act(link, &mut dice, now);
-        let sending = link.sending.as_ref().filter(|ways| ways.is_in_use());
-        let association = sending.map(|ways| Association {
+        let association = link.in_use().map(|ways| Association {
             suite: ways.suite,
             lanes: ways.carrying(),
             own_ports: ways.own_ports(),

@@ -31,20 +31,39 @@ const HANDSHAKES: usize = 384;
 const TICK: Duration = Duration::from_millis(250);
 /// New peers greeted in one tick: a few hundred a second, so that 5,000 do not come at once.
 const GREETINGS: usize = 64;
-/// Ticks of a period, in which the first packet of each association is told to its sender: three seconds.
-const PERIOD: u32 = 12;
 /// How often the handshake rate limiter starts afresh.
 const LIMITER_PERIOD: Duration = Duration::from_secs(1);
 
 /// What the clerk is asked to do.
 #[allow(clippy::large_enum_variant, reason = "a box would be an allocation on the worker that hands it over")]
 enum Letter {
-    Handshake { bytes: [u8; INITIATION_LEN], len: usize, from: SocketAddr, to: Option<IpAddr> },
-    Frame { peer: PeerId, packet: Box<[u8]> },
+    Handshake {
+        bytes: [u8; INITIATION_LEN],
+        len: usize,
+        from: SocketAddr,
+        to: Option<IpAddr>,
+    },
+    Frame {
+        peer: PeerId,
+        packet: Box<[u8]>,
+    },
     Ready,
-    Heard { peer: PeerId, generation: u64, index: u32 },
-    Probed { peer: PeerId, index: u32, probe: exchange::Probe, from: u16 },
-    Probe { peer: PeerId, from: SocketAddr, to: Option<IpAddr> },
+    Heard {
+        peer: PeerId,
+        generation: u64,
+        index: u32,
+    },
+    /// Generation and index of the association on which it came; what it said, and from which port.
+    Probed {
+        peer: PeerId,
+        of: (u64, u32),
+        probe: (exchange::Probe, u16),
+    },
+    Probe {
+        peer: PeerId,
+        from: SocketAddr,
+        to: Option<IpAddr>,
+    },
     Connect(Slot),
     HandshakeNow(Slot),
     Look,
@@ -86,14 +105,14 @@ impl Mailbox {
         let _ = self.letters.try_send(Letter::Ready);
     }
 
-    /// A packet came on the association with this index: the first in this period. The next period's is told again.
-    pub(super) fn heard(&self, peer: PeerId, generation: u64, index: u32) {
-        let _ = self.letters.try_send(Letter::Heard { peer, generation, index });
+    /// Data came on the association with this index: the first in this period. False when the mailbox is full.
+    pub(super) fn heard(&self, peer: PeerId, generation: u64, index: u32) -> bool {
+        self.letters.try_send(Letter::Heard { peer, generation, index }).is_ok()
     }
 
-    /// A probe came on the association with this index, from this port. Lost letters are followed by others.
-    pub(super) fn probed(&self, peer: PeerId, index: u32, probe: exchange::Probe, from: u16) {
-        let _ = self.letters.try_send(Letter::Probed { peer, index, probe, from });
+    /// A probe came on the association of this generation and index, from this port. Lost letters are followed by others.
+    pub(super) fn probed(&self, peer: PeerId, of: (u64, u32), probe: (exchange::Probe, u16)) {
+        let _ = self.letters.try_send(Letter::Probed { peer, of, probe });
     }
 
     /// A peer's packets come from another address; lost letters are followed by others.
@@ -127,7 +146,6 @@ pub(super) struct Clerk {
     pub(super) shared: Arc<Shared>,
     letters: Receiver<Letter>,
     handshakes: Arc<AtomicUsize>,
-    ticks: u32,
     pub(super) out: Box<[u8]>,
     pub(super) associates: Associates,
     /// The snapshot that was seen last.
@@ -140,10 +158,7 @@ impl Clerk {
         let associates = Associates::new(shared.sockets.len());
         let mailbox = Mailbox { letters: sender, handshakes: Arc::default() };
         let handshakes = Arc::clone(&mailbox.handshakes);
-        (
-            mailbox,
-            Self { handshakes, ticks: 0, shared, letters, out: vec![0; BUFFER_LEN].into(), associates, generation: 0 },
-        )
+        (mailbox, Self { handshakes, shared, letters, out: vec![0; BUFFER_LEN].into(), associates, generation: 0 })
     }
 
     /// Runs until the data path stops.
@@ -162,6 +177,8 @@ impl Clerk {
             }
             if now >= next_tick {
                 self.tick();
+                // What this makes the workers tell comes when it can be read.
+                self.shared.ticks.fetch_add(1, Ordering::Relaxed);
                 next_tick = now + TICK;
             }
         }
@@ -189,7 +206,7 @@ impl Clerk {
             Letter::Frame { peer, packet } => self.take_frame(*peer, packet),
             Letter::Ready => self.collect_ready(),
             Letter::Heard { peer, generation, index } => self.heard(*peer, *generation, *index),
-            Letter::Probed { peer, index, probe, from } => self.probed(*peer, *index, *probe, *from),
+            Letter::Probed { peer, of, probe } => self.probed(*peer, *of, *probe),
             Letter::Probe { peer, from, to } => self.probe(*peer, *from, *to),
             Letter::Connect(slot) => self.connect(*slot, false),
             Letter::HandshakeNow(slot) => self.connect(*slot, true),
@@ -267,17 +284,14 @@ impl Clerk {
         }
         drop(session);
         self.out = out;
-        if has_session && !force {
+        // What is being tried takes its time; asking for it again changes nothing.
+        if has_session && !force && !self.associates.sends_to(peer) {
             self.tick_link(peer);
         }
     }
 
     /// Every tunnel's timers.
     fn tick(&mut self) {
-        self.ticks = self.ticks.wrapping_add(1);
-        if self.ticks.is_multiple_of(PERIOD) {
-            self.shared.period.fetch_add(1, Ordering::Relaxed);
-        }
         self.collect_ready();
         let snapshot = self.shared.snapshot.load_full();
         let mut out = std::mem::take(&mut self.out);

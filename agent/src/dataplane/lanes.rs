@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use std::ops::Range;
 
 use warren_crypto::association::{AssociationError, Receiver, Sender};
-use warren_crypto::exchange::End;
+use warren_crypto::exchange::{End, Probe};
 use warren_crypto::message::DATA_HEADER_LEN;
 use warren_overlay::drops::DropReason;
-use warren_overlay::forward::{Open, Seal};
+use warren_overlay::forward::{Open, Seal, Slot};
 
 use super::orders::{Order, PeerId};
 use super::peer::{Destination, Peer};
@@ -39,8 +39,10 @@ pub(super) struct Receiving {
     receiver: Receiver,
     /// The period in which something authentic came last.
     heard: Option<u32>,
-    /// The peer has a port for this lane alone, which is not where it is spoken to.
-    own: bool,
+    /// The port that the peer has for this lane alone, as it arrives: not where it is spoken to.
+    own: Option<u16>,
+    /// When the last probe by the one port, and by its own, was answered.
+    probed: [Option<u32>; 2],
     /// Where its packets come from, and for which state of the peer's session that was compared.
     from: Option<(SocketAddr, u32)>,
 }
@@ -50,9 +52,8 @@ pub(super) struct Receiving {
 pub(super) struct Lanes {
     /// By slot. Boxed, so that taking one out while its peer's packets are sealed moves a pointer.
     senders: Vec<Option<Box<Lane>>>,
-    /// Those that are tried. Boxed, as where they go to.
-    #[allow(clippy::vec_box, reason = "a lane's box moves between here and `senders`")]
-    tried: Vec<Box<Lane>>,
+    /// Those that are tried, one for a peer.
+    tried: HashMap<Slot, Box<Lane>>,
     receivers: HashMap<u32, Box<Receiving>, BuildHasherDefault<ByIndex>>,
 }
 
@@ -101,16 +102,16 @@ impl Lanes {
             Order::Receive { peer, generation, suite, ends } => {
                 for End { index, key, .. } in ends {
                     let receiver = Receiver::new(suite, &key, index);
-                    let receiving = Receiving { peer, generation, receiver, heard: None, own: false, from: None };
+                    let receiving =
+                        Receiving { peer, generation, receiver, heard: None, own: None, probed: [None; 2], from: None };
                     self.receivers.insert(index, Box::new(receiving));
                 }
                 return Some((peer, generation));
             }
             Order::Try { peer, generation, suite, end: End { index, key, .. } } => {
-                self.tried.retain(|lane| lane.peer != peer);
                 let sender = Sender::new(suite, &key, index);
                 let lane = Lane { peer, generation, sender, index, own: false, way: None, single_trains: 0 };
-                self.tried.push(Box::new(lane));
+                self.tried.insert(peer.slot, Box::new(lane));
             }
             Order::Carry { peer, index, own } => {
                 if let Some(mut lane) = self.take_by_index(peer, index) {
@@ -118,7 +119,7 @@ impl Lanes {
                     self.put(lane);
                 }
             }
-            Order::Rest { peer } => drop(self.take(peer)),
+            Order::Rest { peer, index } => drop(self.take_by_index(peer, index)),
             Order::Drop { peer, generation } => self.keep(peer, |of| of != generation),
             Order::Purge { peer, keep } => self.keep(peer, |of| Some(of) == keep),
             Order::Probe { .. } => {}
@@ -128,26 +129,29 @@ impl Lanes {
 
     /// The lane with this receiver index, be it in use or tried; [`Self::put_back`] it, or put it to use.
     pub(super) fn take_by_index(&mut self, peer: PeerId, index: u32) -> Option<Box<Lane>> {
-        let is = |lane: &Lane| lane.peer == peer && lane.index == index;
-        if let Some(at) = self.tried.iter().position(|lane| is(lane)) {
-            return Some(self.tried.swap_remove(at));
+        if self.is_tried(peer, index) {
+            return self.tried.remove(&peer.slot);
         }
-        self.senders.get_mut(peer.slot as usize)?.take_if(|lane| is(lane))
+        self.senders.get_mut(peer.slot as usize)?.take_if(|lane| lane.peer == peer && lane.index == index)
     }
 
     /// Puts a lane back where it was.
     pub(super) fn put_back(&mut self, lane: Box<Lane>, tried: bool) {
-        if tried { self.tried.push(lane) } else { self.put(lane) }
+        if tried {
+            self.tried.insert(lane.peer.slot, lane);
+        } else {
+            self.put(lane);
+        }
     }
 
     /// Whether the lane with this index is only tried.
     pub(super) fn is_tried(&self, peer: PeerId, index: u32) -> bool {
-        self.tried.iter().any(|lane| lane.peer == peer && lane.index == index)
+        self.tried.get(&peer.slot).is_some_and(|lane| lane.peer == peer && lane.index == index)
     }
 
     fn keep(&mut self, peer: PeerId, stays: impl Fn(u64) -> bool) {
         self.receivers.retain(|_, one| one.peer != peer || stays(one.generation));
-        self.tried.retain(|lane| lane.peer != peer || stays(lane.generation));
+        self.tried.retain(|_, lane| lane.peer != peer || stays(lane.generation));
         if let Some(lane) = self.take(peer).filter(|lane| stays(lane.generation)) {
             self.put(lane);
         }
@@ -157,7 +161,7 @@ impl Lanes {
     pub(super) fn follow(&mut self, snapshot: &Snapshot) {
         let stays = |peer: PeerId| snapshot.peer(peer.slot).is_some_and(|found| found.id() == peer);
         self.receivers.retain(|_, one| stays(one.peer));
-        self.tried.retain(|lane| stays(lane.peer));
+        self.tried.retain(|_, lane| stays(lane.peer));
         for place in &mut self.senders {
             place.take_if(|lane| !stays(lane.peer));
         }
@@ -220,7 +224,7 @@ impl Receiving {
             return None;
         }
         self.from = seen;
-        peer.lock().elsewhere(from, self.own)
+        peer.lock().elsewhere(from, self.own == Some(from.port()))
     }
 
     /// True for the first authentic packet in each period: the clerk is told.
@@ -228,9 +232,17 @@ impl Receiving {
         self.heard.replace(period) != Some(period)
     }
 
-    /// The peer says whether this lane has a port of its own.
-    pub(super) fn leaves_by(&mut self, own: bool) {
-        self.own = own;
+    /// The clerk could not be told: the next packet is the first again.
+    pub(super) fn not_heard(&mut self) {
+        self.heard = None;
+    }
+
+    /// A probe came from this port. True when it is to be answered: one of each kind in a tick.
+    pub(super) fn is_probed(&mut self, probe: Probe, from: u16, tick: u32) -> bool {
+        if probe.own && self.own != Some(from) {
+            (self.own, self.from) = (Some(from), None);
+        }
+        self.probed[usize::from(probe.own)].replace(tick) != Some(tick)
     }
 }
 

@@ -32,10 +32,10 @@ const DISTRUST: Duration = Duration::from_secs(30);
 const DISTRUST_MAX: Duration = Duration::from_secs(480);
 
 /// Bulk data that passed so far on a peer's associations, in packets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Passed {
-    /// Sent.
-    pub(super) sent: u64,
+    /// Sent, by lane.
+    pub(super) sent: Box<[u64]>,
     /// Taken.
     pub(super) taken: u64,
 }
@@ -62,7 +62,8 @@ pub(super) struct Link {
     installing: Option<(u64, BTreeSet<usize>)>,
     /// Generations on which packets are taken: since when, and their indices.
     receiving: BTreeMap<u64, (Duration, Vec<u32>)>,
-    pub(super) sending: Option<Ways>,
+    /// Generations on which this node sends: the newest last, and those whose lanes it has not taken over yet.
+    sending: Vec<Ways>,
     /// By lane, the port that only it sends from.
     pub(super) ports: Box<[Option<u16>]>,
     passed: Passed,
@@ -85,7 +86,7 @@ impl Link {
             workers,
             installing: None,
             receiving: BTreeMap::new(),
-            sending: None,
+            sending: Vec::new(),
             ports: Box::default(),
             passed: Passed::default(),
             silences: 0,
@@ -100,6 +101,16 @@ impl Link {
     /// Every index that is in use.
     pub(super) fn indices(&self) -> impl Iterator<Item = u32> + '_ {
         self.receiving.values().flat_map(|(_, indices)| indices.iter().copied())
+    }
+
+    /// There is something to send on, or something is being tried.
+    pub(super) fn sends(&self) -> bool {
+        !self.sending.is_empty()
+    }
+
+    /// The newest generation on which bulk data goes.
+    pub(super) fn in_use(&self) -> Option<&Ways> {
+        self.sending.iter().rev().find(|ways| ways.carrying() > 0)
     }
 
     /// What to say over the first session, a few times, ever more seldom.
@@ -135,27 +146,31 @@ impl Link {
         self.act(action, now)
     }
 
-    /// A worker took an authentic packet of this generation, with this index: the first, or the first in a while.
+    /// A worker took data of this generation, with this index: the first, or the first in a while.
     pub(super) fn heard(&mut self, generation: u64, index: u32, now: Duration) -> Vec<Deed> {
-        let action = self.exchange.heard(generation);
-        let mut deeds = self.act(action, now);
-        deeds.push(Deed::Frame(Seen { index, probe: None }.to_bytes()));
-        deeds
+        self.tell(generation, Seen { index, probe: None }, now)
     }
 
     /// The peer asks whether a lane arrives; it does, from this port.
-    pub(super) fn probed(index: u32, probe: Probe, from: u16) -> Vec<Deed> {
-        vec![Deed::Frame(Seen { index, probe: Some((probe, from)) }.to_bytes())]
+    pub(super) fn probed(&mut self, (generation, index): (u64, u32), probe: (Probe, u16), now: Duration) -> Vec<Deed> {
+        self.tell(generation, Seen { index, probe: Some(probe) }, now)
+    }
+
+    fn tell(&mut self, generation: u64, seen: Seen, now: Duration) -> Vec<Deed> {
+        let action = self.exchange.heard(generation);
+        let mut deeds = self.act(action, now);
+        deeds.push(Deed::Frame(seen.to_bytes()));
+        deeds
     }
 
     /// One of our lanes arrives. `None` when it is none of those that are in use.
     fn seen(&mut self, seen: &Seen, now: Duration) -> Option<Vec<Deed>> {
-        let ways = self.sending.as_mut()?;
-        let moves = ways.seen(seen)?;
-        if now >= ways.since + TRUST {
+        let (at, moves) =
+            self.sending.iter_mut().enumerate().find_map(|(at, ways)| ways.seen(seen, now).map(|moves| (at, moves)))?;
+        if now >= self.sending[at].since + TRUST {
             self.silences = 0;
         }
-        Some(self.go(moves))
+        Some(self.go(at, moves))
     }
 
     /// Timers. `wanted`: packets went through the tunnel that would rather go on an association.
@@ -167,13 +182,18 @@ impl Link {
         has_session: bool,
         chance: &mut impl Chance,
     ) -> Vec<Deed> {
+        let used = passed != self.passed;
         let before = std::mem::replace(&mut self.passed, passed);
         let mut deeds = self.expire(now);
-        deeds.extend(self.watch(now, passed.sent != before.sent));
-        let used = passed != before;
-        let old = self.sending.as_ref().is_some_and(|ways| now >= ways.since + RENEW) && used;
-        let begins = wanted && self.sending.is_none() && (self.required || now >= self.distrusted);
-        if has_session && (old || begins) {
+        deeds.extend(self.watch(now, &before));
+        let trusted = self.required || now >= self.distrusted;
+        let wants = match self.sending.last() {
+            None => wanted,
+            Some(ways) if now >= ways.since + RENEW => used,
+            // Lanes that died alone are not left to the tunnel until then.
+            Some(ways) => wanted && ways.is_crippled() && (self.required || now >= ways.since + TRUST),
+        };
+        if has_session && wants && trusted {
             let action = self.exchange.want(now, chance);
             deeds.extend(self.act(action, now));
         }
@@ -187,33 +207,56 @@ impl Link {
         let gone: Vec<_> =
             self.receiving.iter().filter(|(_, (since, _))| old(*since)).map(|(generation, _)| *generation).collect();
         let mut deeds: Vec<_> = gone.into_iter().flat_map(|generation| self.give_up(generation)).collect();
-        if self.sending.take_if(|ways| now >= ways.since + SEND_UNTIL).is_some() {
-            deeds.extend(self.tell_all(|peer| Order::Rest { peer }));
-        }
+        deeds.extend(self.rest(|ways| now >= ways.since + SEND_UNTIL));
         deeds
+    }
+
+    /// Sends no more on these generations.
+    fn rest(&mut self, which: impl Fn(&Ways) -> bool) -> Vec<Deed> {
+        let ended: Vec<Ways> = self.sending.extract_if(.., |ways| which(ways)).collect();
+        ended.iter().flat_map(|ways| self.orders(ways.rest())).collect()
     }
 
     /// Whether the lanes arrive.
-    fn watch(&mut self, now: Duration, sent: bool) -> Vec<Deed> {
-        let Some(ways) = &mut self.sending else { return Vec::new() };
-        let (moves, dead) = (ways.tick(now, sent), ways.is_dead());
-        let mut deeds = self.go(moves);
+    fn watch(&mut self, now: Duration, before: &Passed) -> Vec<Deed> {
+        let mut deeds = Vec::new();
+        for at in 0..self.sending.len() {
+            let sent = |lane: usize| self.passed.sent.get(lane) != before.sent.get(lane);
+            let moves = self.sending[at].tick(now, sent);
+            deeds.extend(self.go(at, moves));
+        }
+        let dead = self.sending.last().is_some_and(Ways::is_dead);
         if dead {
-            self.sending = None;
+            self.sending.pop();
             self.distrust(now);
             deeds.push(Deed::Handshake);
         }
+        let newest = self.sending.last().map(|ways| ways.generation);
+        self.sending.retain(|ways| Some(ways.generation) == newest || ways.carrying() > 0);
         deeds
     }
 
-    fn go(&self, moves: Vec<Move>) -> Vec<Deed> {
+    /// Does what the generation at this place wants done.
+    fn go(&mut self, at: usize, moves: Vec<Move>) -> Vec<Deed> {
+        for one in &moves {
+            match *one {
+                Move::Carry { lane, .. } => self.sending[..at].iter_mut().for_each(|older| older.supersede(lane)),
+                Move::Forsake { lane } => self.ports.get_mut(lane).into_iter().for_each(|port| *port = None),
+                Move::Probe { .. } | Move::Rest { .. } => {}
+            }
+        }
+        self.orders(moves)
+    }
+
+    fn orders(&self, moves: Vec<Move>) -> Vec<Deed> {
         let peer = self.peer;
-        let deed = |one| match one {
-            Move::Probe { lane, index, own } => Deed::Order(lane, Order::Probe { peer, index, own }),
-            Move::Carry { lane, index, own } => Deed::Order(lane, Order::Carry { peer, index, own }),
-            Move::Rest { lane } => Deed::Order(lane, Order::Rest { peer }),
+        let order = |one| match one {
+            Move::Probe { lane, index, own } => Some(Deed::Order(lane, Order::Probe { peer, index, own })),
+            Move::Carry { lane, index, own } => Some(Deed::Order(lane, Order::Carry { peer, index, own })),
+            Move::Rest { lane, index } => Some(Deed::Order(lane, Order::Rest { peer, index })),
+            Move::Forsake { .. } => None,
         };
-        moves.into_iter().map(deed).collect()
+        moves.into_iter().filter_map(order).collect()
     }
 
     /// Associations that carry nothing while the tunnel does must not be tried again and again.
@@ -241,7 +284,7 @@ impl Link {
                     self.receiving.clear();
                     self.installing = None;
                     (self.silences, self.distrusted) = (0, Duration::ZERO);
-                    self.sending = None;
+                    self.sending.clear();
                     deeds.extend(self.tell_all(|peer| Order::Purge { peer, keep: None }));
                 }
             }
@@ -273,27 +316,27 @@ impl Link {
             self.receiving.retain(|known, _| *known == generation);
             deeds.extend(self.tell_all(|peer| Order::Purge { peer, keep: Some(generation) }));
         }
-        let older = self.sending.take().filter(|_| !reborn).filter(Ways::is_in_use);
-        let (peer, workers) = (self.peer, self.workers);
-        let mine =
-            Ends { ends: ends.into_iter().filter(|end| usize::from(end.lane) < workers).collect(), generation, suite };
-        let mut ways = Ways::new(&mine, &self.ports, older.map(|older| older.since + SEND_UNTIL), now);
-        let moves = ways.tick(now, false);
-        self.sending = Some(ways);
+        let workers = self.workers;
+        let ends = ends.into_iter().filter(|end| usize::from(end.lane) < workers).collect();
+        let mine = Ends { generation, suite, ends };
+        let mut ways = Ways::new(&mine, &self.ports, now);
+        let moves = ways.tick(now, |_| false);
+        // One that never carried anything ends here.
+        let mut ended = self.rest(|ways| reborn || ways.carrying() == 0);
+        deeds.append(&mut ended);
+        self.sending.push(ways);
+        let peer = self.peer;
         let attempt = |end: End| Deed::Order(usize::from(end.lane), Order::Try { peer, generation, suite, end });
         deeds.extend(mine.ends.into_iter().map(attempt));
-        deeds.extend(self.go(moves));
+        deeds.extend(self.orders(moves));
         deeds
     }
 
     fn give_up(&mut self, generation: u64) -> Vec<Deed> {
         self.receiving.remove(&generation);
         self.installing.take_if(|(under_way, _)| *under_way == generation);
-        let mut deeds = self.tell_all(|peer| Order::Drop { peer, generation });
-        if self.sending.take_if(|ways| ways.generation == generation).is_some() {
-            deeds.extend(self.tell_all(|peer| Order::Rest { peer }));
-        }
-        deeds
+        self.sending.retain(|ways| ways.generation != generation);
+        self.tell_all(|peer| Order::Drop { peer, generation })
     }
 
     fn tell_all(&self, order: impl Fn(PeerId) -> Order) -> Vec<Deed> {

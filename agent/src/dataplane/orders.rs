@@ -26,8 +26,8 @@ pub(super) enum Order {
     Probe { peer: PeerId, index: u32, own: bool },
     /// Send on it from now, in that way.
     Carry { peer: PeerId, index: u32, own: bool },
-    /// Send in the tunnel again.
-    Rest { peer: PeerId },
+    /// Send no more on the one with this receiver index.
+    Rest { peer: PeerId, index: u32 },
     /// Give up a generation, in both directions.
     Drop { peer: PeerId, generation: u64 },
     /// Give up everything but the generation `keep`.
@@ -42,7 +42,7 @@ impl Order {
             | Self::Try { peer, .. }
             | Self::Probe { peer, .. }
             | Self::Carry { peer, .. }
-            | Self::Rest { peer }
+            | Self::Rest { peer, .. }
             | Self::Drop { peer, .. }
             | Self::Purge { peer, .. } => *peer,
         }

@@ -200,13 +200,13 @@ impl Peer {
         self.shared.wanted.swap(false, Ordering::Relaxed)
     }
 
-    /// On its associations, over all workers.
+    /// On its associations.
     pub(super) fn passed(&self) -> Passed {
-        let lanes = self.shared.lanes.iter();
-        lanes.fold(Passed::default(), |sum, lane| Passed {
-            sent: sum.sent + lane.tx_packets.load(Ordering::Relaxed),
-            taken: sum.taken + lane.rx_packets.load(Ordering::Relaxed),
-        })
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Passed {
+            sent: self.shared.lanes.iter().map(|lane| of(&lane.tx_packets)).collect(),
+            taken: self.shared.lanes.iter().map(|lane| of(&lane.rx_packets)).sum(),
+        }
     }
 
     pub(super) fn name(&self) -> &NodeName {
@@ -282,8 +282,10 @@ impl Session {
     /// Where the peer seems to be when its packets come from here; `None` where datagrams go already. From a port of its
     /// own (`own_port`) a lane is never spoken to.
     pub(super) fn elsewhere(&self, from: SocketAddr, own_port: bool) -> Option<SocketAddr> {
-        let port = self.endpoint.filter(|_| own_port).map_or(from.port(), |to| to.port());
-        let there = SocketAddr::new(from.ip(), port);
+        let mut there = from;
+        if let Some(to) = self.endpoint.filter(|_| own_port) {
+            there.set_port(to.port());
+        }
         self.is_elsewhere(there).then_some(there)
     }
 

@@ -110,7 +110,7 @@ impl Node {
             receivers: BTreeMap::new(),
             tried: None,
             sender: None,
-            passed: Passed::default(),
+            passed: Passed { sent: [0].into(), taken: 0 },
             into_nothing: None,
         }
     }
@@ -126,16 +126,14 @@ impl Node {
         let age = |since: Duration| now.saturating_sub(since);
         (link.exchange.likeness(now), self.drawn.state, self.drawn.used, &self.receivers, self.sender, self.tried)
             .hash(hasher);
-        if let Some(ways) = &link.sending {
-            ways.likeness(now, hasher);
-        }
+        link.sending.iter().for_each(|ways| ways.likeness(now, hasher));
         for (generation, (since, indices)) in &link.receiving {
             (generation, age(*since), indices).hash(hasher);
         }
         (link.silences, left(link.distrusted)).hash(hasher);
         (link.hellos, left(link.next_hello), self.into_nothing.map(age)).hash(hasher);
         let (passed, known) = (&self.passed, &link.passed);
-        (passed.sent - known.sent, passed.taken - known.taken).hash(hasher);
+        (passed.sent != known.sent, passed.taken != known.taken).hash(hasher);
     }
 }
 
@@ -228,25 +226,34 @@ impl World {
             }
             Order::Probe { index, .. } => {
                 let lane = [node.tried, node.sender].into_iter().flatten().find(|(_, of, _)| *of == index);
-                if lane.is_some_and(|lane| self.arrives(who, lane)) {
-                    self.perform(1 - who, Link::probed(index, Probe { port: 1, own: false }, 1));
+                if let Some((generation, _)) = lane.and_then(|lane| self.receiver(who, lane)) {
+                    let probe = (Probe { port: 1, own: false }, 1);
+                    let deeds = self.nodes[1 - who].link.probed((generation, index), probe, self.now);
+                    self.perform(1 - who, deeds);
                 }
             }
-            Order::Rest { .. } => node.sender = None,
+            Order::Rest { index, .. } => {
+                node.tried.take_if(|(_, of, _)| *of == index);
+                node.sender.take_if(|(_, of, _)| *of == index);
+            }
             Order::Drop { generation, .. } => node.keep(|of| of != generation),
             Order::Purge { keep, .. } => node.keep(|of| Some(of) == keep),
         }
     }
 
-    /// A packet on this association of `who`: whether the other takes it, and tells so once in a period.
-    fn arrives(&mut self, who: usize, (_, index, key): (u64, u32, Likeness)) -> bool {
-        let (peer, period) = (1 - who, self.now.as_secs() / 3);
-        let receiver = self.nodes[peer].receivers.get_mut(&index).filter(|(_, theirs, _)| *theirs == key);
-        let Some((generation, _, heard)) = receiver.filter(|_| self.deaf != Some(who)) else { return false };
-        let (generation, first) = (*generation, heard.replace(period) != Some(period));
-        if first {
-            let deeds = self.nodes[peer].link.heard(generation, index, self.now);
-            self.perform(peer, deeds);
+    /// Where packets on this association of `who` arrive: the generation there, and when it was heard last.
+    fn receiver(&mut self, who: usize, (_, index, key): (u64, u32, Likeness)) -> Option<(u64, &mut Option<u64>)> {
+        let receiver = self.nodes[1 - who].receivers.get_mut(&index).filter(|(_, theirs, _)| *theirs == key);
+        receiver.filter(|_| self.deaf != Some(who)).map(|(generation, _, heard)| (*generation, heard))
+    }
+
+    /// Whether the other takes a packet on this association of `who`; it tells so once in a period.
+    fn arrives(&mut self, who: usize, lane: (u64, u32, Likeness)) -> bool {
+        let period = self.now.as_secs() / 3;
+        let Some((generation, heard)) = self.receiver(who, lane) else { return false };
+        if heard.replace(period) != Some(period) {
+            let deeds = self.nodes[1 - who].link.heard(generation, lane.1, self.now);
+            self.perform(1 - who, deeds);
         }
         true
     }
@@ -257,7 +264,7 @@ impl World {
             self.nodes[who].into_nothing = None;
             return;
         };
-        self.nodes[who].passed.sent += 1;
+        self.nodes[who].passed.sent[0] += 1;
         if self.arrives(who, sender) {
             self.nodes[who].into_nothing = None;
             self.nodes[1 - who].passed.taken += 1;
@@ -279,7 +286,7 @@ impl World {
             let Node { link, drawn, passed, sender, .. } = &mut nodes[who];
             let mut deeds: Vec<_> = link.hello(*now).into_iter().collect();
             let wanted = talks[who] && sender.is_none();
-            deeds.extend(link.tick(*now, *passed, wanted, true, drawn));
+            deeds.extend(link.tick(*now, passed.clone(), wanted, true, drawn));
             self.perform(who, deeds);
         }
     }

@@ -2,8 +2,9 @@
 //! while they are used, given up one by one. Pure.
 //!
 //! ```text
-//! trying ──seen──▶ carrying, by a port of its own or the one port ──nothing seen──▶ by the one port ──▶ dead
-//!    └──────────────────────────────nothing seen─────────────────────────────────────────────────────────┘
+//! trying ──seen──▶ carrying by a port of its own ──seen by the one port alone──▶ carrying by the one port
+//!    │                                   └────────────nothing seen────────────────────────┐  │
+//!    └──────────────────────────────────nothing seen──────────────────────────────────▶ dead ◀┘
 //! ```
 
 use std::time::Duration;
@@ -15,8 +16,6 @@ use warren_crypto::exchange::{Ends, Seen};
 const DEAD: Duration = Duration::from_millis(14_500);
 /// After this the peer's word of what it took is overdue, and the lane is probed. The peer gives it every three seconds.
 const OVERDUE: Duration = Duration::from_secs(4);
-/// A port of its own is given up after this.
-const OWN_DEAD: Duration = Duration::from_secs(8);
 /// How long a lane that arrives by the one port waits for word of its own.
 const OWN_WAIT: Duration = Duration::from_millis(500);
 /// Between two probes of a lane.
@@ -29,15 +28,17 @@ pub(super) enum Move {
     Probe { lane: usize, index: u32, own: bool },
     /// Bulk data goes this way from now.
     Carry { lane: usize, index: u32, own: bool },
-    /// Bulk data goes in the tunnel.
-    Rest { lane: usize },
+    /// No bulk data goes on it.
+    Rest { lane: usize, index: u32 },
+    /// Its own port is not tried again with this peer.
+    Forsake { lane: usize },
 }
 
-#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Nothing came back yet that decides; whether the one port carries.
+    /// Nothing came back yet that decides; since when it is known that the one port arrives.
     Trying {
-        shared: bool,
+        shared: Option<Duration>,
     },
     Carrying {
         own: bool,
@@ -66,23 +67,21 @@ pub(in crate::dataplane) struct Ways {
     pub(in crate::dataplane) suite: Suite,
     pub(in crate::dataplane) since: Duration,
     ways: Vec<Way>,
-    /// Until when lanes of the generation before carry on, where this one's are still tried.
-    older_until: Option<Duration>,
 }
 
 impl Ways {
     /// All are tried. `ports`: each lane's own one, if it has one.
-    pub(super) fn new(ends: &Ends, ports: &[Option<u16>], older_until: Option<Duration>, now: Duration) -> Self {
+    pub(super) fn new(ends: &Ends, ports: &[Option<u16>], now: Duration) -> Self {
         let way = |end: &warren_crypto::exchange::End| Way {
             lane: usize::from(end.lane),
             index: end.index,
             own: ports.get(usize::from(end.lane)).copied().flatten(),
-            state: State::Trying { shared: false },
+            state: State::Trying { shared: None },
             unseen: Some(now),
             next_probe: now,
         };
         let ways = ends.ends.iter().map(way).collect();
-        Self { generation: ends.generation, suite: ends.suite, since: now, ways, older_until }
+        Self { generation: ends.generation, suite: ends.suite, since: now, ways }
     }
 
     /// Lanes on which bulk data goes.
@@ -95,63 +94,58 @@ impl Ways {
         self.ways.iter().filter(|way| way.state == State::Carrying { own: true }).count()
     }
 
-    /// Bulk data goes on associations, be they this generation's or the one before.
-    pub(in crate::dataplane) fn is_in_use(&self) -> bool {
-        self.older_until.is_some() || self.carrying() > 0
-    }
-
     /// None of them arrives.
     pub(super) fn is_dead(&self) -> bool {
         self.ways.iter().all(|way| way.state == State::Dead)
     }
 
-    /// Timers. `sent`: bulk data left since the last time.
-    pub(super) fn tick(&mut self, now: Duration, sent: bool) -> Vec<Move> {
+    /// Some do not arrive, and nothing is being found out any more.
+    pub(super) fn is_crippled(&self) -> bool {
+        let is = |state: fn(&State) -> bool| self.ways.iter().any(|way| state(&way.state));
+        is(|state| *state == State::Dead) && !is(|state| matches!(state, State::Trying { .. }))
+    }
+
+    /// A newer generation has this lane.
+    pub(super) fn supersede(&mut self, lane: usize) {
+        self.ways.iter_mut().filter(|way| way.lane == lane).for_each(|way| way.state = State::Dead);
+    }
+
+    /// Ends them.
+    pub(super) fn rest(&self) -> Vec<Move> {
+        self.ways.iter().map(|way| Move::Rest { lane: way.lane, index: way.index }).collect()
+    }
+
+    /// Timers. `sent`: whether bulk data left on a lane since the last time.
+    pub(super) fn tick(&mut self, now: Duration, sent: impl Fn(usize) -> bool) -> Vec<Move> {
         let mut moves = Vec::new();
-        let began = self.since;
         for way in &mut self.ways {
-            way.tick(now, began, sent, &mut moves);
-        }
-        if self.older_until.take_if(|until| now >= *until).is_some() {
-            let trying = self.ways.iter().filter(|way| matches!(way.state, State::Trying { .. }));
-            moves.extend(trying.map(|way| Move::Rest { lane: way.lane }));
-        }
-        if !self.ways.iter().any(|way| matches!(way.state, State::Trying { .. })) {
-            self.older_until = None;
+            way.tick(now, sent(way.lane), &mut moves);
         }
         moves
     }
 
     /// The peer's word. `None` when it concerns none of these lanes.
-    pub(super) fn seen(&mut self, seen: &Seen) -> Option<Vec<Move>> {
+    pub(super) fn seen(&mut self, seen: &Seen, now: Duration) -> Option<Vec<Move>> {
         let way = self.ways.iter_mut().find(|way| way.index == seen.index)?;
-        Some(way.seen(seen).into_iter().collect())
+        Some(way.seen(seen, now))
     }
 }
 
 impl Way {
-    fn tick(&mut self, now: Duration, began: Duration, sent: bool, moves: &mut Vec<Move>) {
+    fn tick(&mut self, now: Duration, sent: bool, moves: &mut Vec<Move>) {
         if sent && matches!(self.state, State::Carrying { .. }) {
             self.unseen.get_or_insert(now);
         }
         let Some(unseen) = self.unseen else { return };
         match self.state {
             State::Dead => {}
+            State::Trying { shared: Some(since) } if now >= since + OWN_WAIT => moves.push(self.carry(false)),
             _ if now >= unseen + DEAD => {
                 self.state = State::Dead;
-                moves.push(Move::Rest { lane: self.lane });
+                moves.push(Move::Rest { lane: self.lane, index: self.index });
             }
-            State::Trying { shared } if shared && now >= began + OWN_WAIT => moves.extend(self.carry(false)),
-            State::Trying { .. } => self.probe(now, moves),
-            State::Carrying { own } => {
-                if own && now >= unseen + OWN_DEAD {
-                    moves.extend(self.carry(false));
-                    self.unseen = Some(unseen);
-                }
-                if now >= unseen + OVERDUE {
-                    self.probe(now, moves);
-                }
-            }
+            State::Carrying { .. } if now < unseen + OVERDUE => {}
+            State::Trying { .. } | State::Carrying { .. } => self.probe(now, moves),
         }
     }
 
@@ -161,43 +155,54 @@ impl Way {
         }
         self.next_probe = now + PAUSE;
         let probe = |own| Move::Probe { lane: self.lane, index: self.index, own };
-        let (shared, own) = match self.state {
-            State::Trying { shared } => (!shared, self.own.is_some()),
-            State::Carrying { own } => (!own, own),
-            State::Dead => (false, false),
+        let own = match self.state {
+            State::Trying { .. } => self.own.is_some(),
+            State::Carrying { own } => own,
+            State::Dead => false,
         };
-        moves.extend(shared.then(|| probe(false)).into_iter().chain(own.then(|| probe(true))));
+        moves.extend([probe(false)].into_iter().chain(own.then(|| probe(true))));
     }
 
-    fn carry(&mut self, own: bool) -> Option<Move> {
+    fn carry(&mut self, own: bool) -> Move {
         self.state = State::Carrying { own };
         self.unseen = None;
-        Some(Move::Carry { lane: self.lane, index: self.index, own })
+        Move::Carry { lane: self.lane, index: self.index, own }
     }
 
-    fn seen(&mut self, seen: &Seen) -> Option<Move> {
-        let (by_own, untouched) = match seen.probe {
-            Some((probe, from)) => (probe.own, probe.port == from && Some(from) == self.own),
-            None => (matches!(self.state, State::Carrying { own: true }), true),
-        };
-        match self.state {
-            State::Trying { .. } if by_own && untouched => self.carry(true),
-            // Something on the way writes other ports: the tunnel's way back is kept open by the tunnel's port alone.
-            State::Trying { shared } if by_own => {
+    fn seen(&mut self, seen: &Seen, now: Duration) -> Vec<Move> {
+        match (self.state, seen.probe) {
+            // Where data came from is not said, and none travels on a lane that is tried.
+            (State::Trying { .. }, None) | (State::Dead, _) => Vec::new(),
+            (State::Trying { shared }, Some((probe, from))) if probe.own => {
+                self.own_arrives(shared, probe.port == from)
+            }
+            (State::Trying { shared }, Some(_)) => {
+                let since = shared.unwrap_or(now);
+                self.state = State::Trying { shared: Some(since) };
+                if self.own.is_none() { vec![self.carry(false)] } else { Vec::new() }
+            }
+            (State::Carrying { own: true }, Some((probe, _))) if !probe.own => {
+                // Both ways were asked, and this one was quicker; or the other is dead.
+                if self.unseen.is_none_or(|unseen| now < unseen + OVERDUE + PAUSE) {
+                    return Vec::new();
+                }
                 self.own = None;
-                shared.then(|| self.carry(false)).flatten()
+                vec![self.carry(false), Move::Forsake { lane: self.lane }]
             }
-            State::Trying { .. } if self.own.is_none() => self.carry(false),
-            State::Trying { .. } => {
-                self.state = State::Trying { shared: true };
-                None
+            (State::Carrying { .. }, _) => {
+                self.unseen = None;
+                Vec::new()
             }
-            State::Carrying { own } => {
-                self.unseen.take_if(|_| own == by_own);
-                None
-            }
-            State::Dead => None,
         }
+    }
+
+    fn own_arrives(&mut self, shared: Option<Duration>, untouched: bool) -> Vec<Move> {
+        if untouched && self.own.is_some() {
+            return vec![self.carry(true)];
+        }
+        // Something on the way writes other ports: the way back that it keeps open is the one port's.
+        self.own = None;
+        if shared.is_some() { vec![self.carry(false)] } else { Vec::new() }
     }
 }
 
@@ -208,9 +213,14 @@ impl Ways {
         use std::hash::Hash as _;
         let age = |since: Duration| now.saturating_sub(since);
         let left = |at: Duration| at.saturating_sub(now);
-        (self.generation, age(self.since), self.older_until.map(left)).hash(hasher);
+        (self.generation, age(self.since)).hash(hasher);
         for way in &self.ways {
-            (way.index, way.own, way.state, way.unseen.map(age), left(way.next_probe)).hash(hasher);
+            let state = match way.state {
+                State::Trying { shared } => (0, shared.map(age)),
+                State::Carrying { own } => (1 + u8::from(own), None),
+                State::Dead => (3, None),
+            };
+            (way.index, way.own, state, way.unseen.map(age), left(way.next_probe)).hash(hasher);
         }
     }
 }

@@ -30,6 +30,9 @@ const TURN_BYTES: usize = 66_000;
 /// System calls after which the turn goes back to the TUN.
 const TURN_TRAINS: usize = 64;
 
+/// Ticks of the clerk in a period, in which the first packet of each association is told to its sender: three seconds.
+const PERIOD: u32 = 12;
+
 /// The peer whose session is locked right now.
 type Held<'s> = Option<(Slot, MutexGuard<'s, Session>)>;
 
@@ -134,13 +137,15 @@ impl Worker {
             return self.drop_packets(DropReason::UnknownTunnel, 1);
         };
         let counters = peer.lane(*number);
-        let mut opened = inbound.open(&snapshot.table, id.slot, at, receiving);
+        let (mut opened, mut is_probe) = (inbound.open(&snapshot.table, id.slot, at, receiving), false);
         // Of control frames probes alone travel here; all others in the tunnel.
         if let Some(packet) = inbound.take_frame() {
             match frame::whole(packet).and_then(Probe::parse) {
                 Some(probe) => {
-                    receiving.leaves_by(probe.own);
-                    clerk.probed(id, index, probe, from.port());
+                    is_probe = true;
+                    if receiving.is_probed(probe, from.port(), shared.ticks.load(Ordering::Relaxed)) {
+                        clerk.probed(id, (generation, index), (probe, from.port()));
+                    }
                 }
                 None => opened = Err(DropReason::ReservedAddress),
             }
@@ -151,8 +156,9 @@ impl Worker {
                     grow(&counters.rx_packets, 1);
                     grow(&counters.rx_bytes, len as u64);
                 }
-                if receiving.first_heard(shared.period.load(Ordering::Relaxed)) {
-                    clerk.heard(id, generation, index);
+                let period = shared.ticks.load(Ordering::Relaxed) / PERIOD;
+                if !is_probe && receiving.first_heard(period) && !clerk.heard(id, generation, index) {
+                    receiving.not_heard();
                 }
                 if let Some(there) = receiving.elsewhere(peer, from) {
                     clerk.probe(id, there, to);

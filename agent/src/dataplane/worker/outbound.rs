@@ -156,8 +156,8 @@ impl Worker {
 
     /// Asks on a lane, by one of its two ways, whether it arrives.
     pub(super) fn probe(&mut self, snapshot: &Snapshot, peer: PeerId, index: u32, own: bool) {
-        let socket = if own { self.shared.own_sockets[self.number].as_ref() } else { Some(self.socket()) };
-        let Some(port) = socket.and_then(|socket| socket.port().ok()) else { return };
+        let one_port = Some(self.shared.options.port);
+        let Some(port) = (if own { self.shared.own_ports[self.number] } else { one_port }) else { return };
         let tried = self.lanes.is_tried(peer, index);
         let Some((found, mut lane)) = snapshot.peer(peer.slot).zip(self.lanes.take_by_index(peer, index)) else {
             return;
@@ -167,7 +167,12 @@ impl Worker {
             self.destinations.push(destination);
             let mut packet = [0; frame::PACKET_MAX];
             let len = frame::write(0, &Probe { port, own }.to_bytes(), 0, &mut packet).unwrap_or_default();
-            if let Err(reason) = self.batch.seal(peer.slot, &packet[..len], &mut *lane) {
+            let mut packet = packet[..len].to_vec();
+            if own {
+                // Another port may take another way, on which large packets need not arrive.
+                packet.resize(found.mtu().max(len), 0);
+            }
+            if let Err(reason) = self.batch.seal(peer.slot, &packet, &mut *lane) {
                 self.drop_packets(reason, 1);
             }
         }

@@ -29,7 +29,7 @@ impl World {
         for _ in 0..seconds {
             world.settle();
             world.second();
-            if world.nodes[0].link.sending.as_ref().is_some_and(|ways| world.now >= ways.since + RENEW) {
+            if world.nodes[0].link.sending.last().is_some_and(|ways| world.now >= ways.since + RENEW) {
                 break;
             }
         }

@@ -37,7 +37,7 @@ struct Run {
 
 fn run(ports: &[Option<u16>], network: Network) -> Run {
     let now = 1000 * SECOND;
-    let ways = Ways::new(&ends(7, ports.len()), ports, None, now);
+    let ways = Ways::new(&ends(7, ports.len()), ports, now);
     Run {
         ways,
         network,
@@ -58,12 +58,13 @@ impl Run {
             self.moves.push(one);
             match one {
                 Move::Carry { lane, own, .. } => self.carries[lane] = Some(own),
-                Move::Rest { lane } => self.carries[lane] = None,
+                Move::Rest { lane, .. } => self.carries[lane] = None,
+                Move::Forsake { .. } => {}
                 Move::Probe { lane, index, own } if self.arrives(lane, own) && self.network.answers => {
                     let port = if own { 40_000 + lane as u16 } else { ONE };
                     let from = if self.network.translates { port + 7 } else { port };
                     let seen = Seen { index, probe: Some((Probe { port, own }, from)) };
-                    let moves = self.ways.seen(&seen).unwrap();
+                    let moves = self.ways.seen(&seen, self.now).unwrap();
                     self.act(moves);
                 }
                 Move::Probe { .. } => {}
@@ -76,7 +77,7 @@ impl Run {
         let end = self.now + time;
         while self.now < end {
             self.now += TICK;
-            let moves = self.ways.tick(self.now, sent && self.ways.carrying() > 0);
+            let moves = self.ways.tick(self.now, |lane| sent && self.carries[lane].is_some());
             self.act(moves);
             for lane in 0..self.carries.len() {
                 let Some(own) = self.carries[lane] else { continue };
@@ -84,7 +85,7 @@ impl Run {
                     self.lost[lane] += if sent { TICK } else { Duration::ZERO };
                 } else if sent && self.now.as_millis().is_multiple_of(3000) && self.network.answers {
                     let index = self.ways.ways[lane].index;
-                    let moves = self.ways.seen(&Seen { index, probe: None }).unwrap();
+                    let moves = self.ways.seen(&Seen { index, probe: None }, self.now).unwrap();
                     self.act(moves);
                 }
             }
@@ -167,7 +168,6 @@ fn lanes_that_are_not_used_are_left_alone() {
     let mut run = run(&ports(2), CLEAR);
     run.pass(10 * SECOND, true);
     run.network = Network { shared: false, own: false, answers: false, ..CLEAR };
-    run.ways.tick(run.now, false);
     // What was sent last may still be unseen, and is asked about.
     let moves = run.moves.len();
     run.ways.ways.iter_mut().for_each(|way| way.unseen = None);
@@ -176,13 +176,19 @@ fn lanes_that_are_not_used_are_left_alone() {
 }
 
 #[test]
-fn lanes_of_the_generation_before_end_in_time() {
-    let now = 1000 * SECOND;
-    let mut ways = Ways::new(&ends(7, 2), &[None, None], Some(now + 5 * SECOND), now);
-    assert!(ways.is_in_use());
-    ways.tick(now + 4 * SECOND, true);
-    assert!(ways.is_in_use());
-    let moves = ways.tick(now + 5 * SECOND, true);
-    assert!(moves.contains(&Move::Rest { lane: 0 }) && moves.contains(&Move::Rest { lane: 1 }));
-    assert!(!ways.is_in_use());
+fn a_lane_that_arrives_by_neither_way_is_not_carried_on_a_way_that_was_never_seen() {
+    // Its own port arrives as another one, the one port not at all.
+    let mut run = run(&ports(2), Network { shared: false, translates: true, ..CLEAR });
+    run.pass(30 * SECOND, true);
+    assert!(!run.moves.iter().any(|one| matches!(one, Move::Carry { .. })), "{:?}", run.moves);
+}
+
+#[test]
+fn a_lane_of_a_newer_generation_ends_the_older_one_alone() {
+    let mut run = run(&ports(2), CLEAR);
+    run.pass(SECOND, true);
+    run.ways.supersede(1);
+    assert_eq!((run.ways.carrying(), run.ways.is_dead()), (1, false));
+    run.ways.supersede(0);
+    assert!(run.ways.is_dead());
 }
