@@ -12,9 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::sockopt::RcvBufForce;
-use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket,
-};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, setsockopt, socket};
 use socket2::{SockFilter, SockRef};
 
 use crate::command;
@@ -31,6 +29,8 @@ const SNAP: usize = 2048;
 const BUFFER: usize = 32 << 20;
 /// How many leaked frames are kept to be shown.
 const KEPT: usize = 5;
+/// A frame that was sent is in the hub sooner than this: there is no wire.
+const ON_THE_WAY: Duration = Duration::from_millis(20);
 
 /// A capture that is running until it is dropped.
 #[derive(Debug)]
@@ -118,8 +118,10 @@ impl Sniffer {
         self.seen.kept.lock().expect("no thread panics with it").clear();
     }
 
-    /// Waits until everything that happened is counted: both sockets found their queue empty, twice.
+    /// Waits until everything that happened is counted: what was sent has arrived, and since then both sockets found
+    /// their queue empty, twice, for the first time may have begun before.
     fn settle(&self) {
+        std::thread::sleep(ON_THE_WAY);
         let calm = || self.seen.calm.each_ref().map(|calm| calm.load(Ordering::SeqCst));
         let (from, began) = (calm(), Instant::now());
         while calm().iter().zip(from).any(|(now, then)| *now < then + 2) && began.elapsed() < Duration::from_secs(5) {
@@ -177,9 +179,14 @@ fn is_tunnel(frame: &[u8]) -> bool {
 fn listen(socket: &OwnedFd, seen: &Seen, which: usize, mut take: impl FnMut(&[u8])) {
     let mut frame = [0u8; SNAP];
     while !seen.closed.load(Ordering::SeqCst) {
-        match recvfrom::<LinkAddr>(socket.as_raw_fd(), &mut frame) {
-            Ok((len, _)) => take(&frame[..len.min(SNAP)]),
-            Err(_) => drop(seen.calm[which].fetch_add(1, Ordering::SeqCst)),
+        // Looks before it waits: under traffic that never pauses the queue is empty now and then, the wait never ends
+        // without a frame.
+        let next = recv(socket.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT).or_else(|_| {
+            seen.calm[which].fetch_add(1, Ordering::SeqCst);
+            recv(socket.as_raw_fd(), &mut frame, MsgFlags::empty())
+        });
+        if let Ok(len) = next {
+            take(&frame[..len.min(SNAP)]);
         }
     }
 }
@@ -202,7 +209,7 @@ fn open(filter: Option<&[SockFilter]>) -> OwnedFd {
 /// Drops what arrived between the opening of the socket and its filter.
 fn discard(socket: &OwnedFd) {
     let mut one = [0u8; 1];
-    while nix::sys::socket::recv(socket.as_raw_fd(), &mut one, MsgFlags::MSG_DONTWAIT).is_ok() {}
+    while recv(socket.as_raw_fd(), &mut one, MsgFlags::MSG_DONTWAIT).is_ok() {}
 }
 
 /// Has tcpdump compile an expression to classic BPF; prints `code jt jf k` a line.

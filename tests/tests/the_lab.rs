@@ -8,6 +8,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -16,7 +17,7 @@ use warren_tests::iperf::Iperf;
 use warren_tests::leftovers;
 use warren_tests::stock::{Kind, Stock};
 use warren_tests::stream::transfer;
-use warren_tests::{Etcd, Family, Lab, Plan, Wiring, ping};
+use warren_tests::{Etcd, Family, Flood, Lab, Plan, Wiring, between, eventually, ping};
 
 #[test]
 fn without_an_agent_the_sniffer_sees_pods_talk_in_clear() {
@@ -41,6 +42,19 @@ fn without_an_agent_the_sniffer_sees_pods_talk_in_clear() {
             assert_eq!(sniffer.tunnel(), 0);
         }
     }
+}
+
+#[test]
+fn the_sniffer_tells_at_once_what_it_saw_though_traffic_never_pauses() {
+    let lab = Lab::with(Plan { underlay: Family::Dual, overlay: Family::Dual, ..Plan::default() });
+    let sniffer = lab.sniff();
+    let [one, two] = lab.nodes();
+    let pods = [one.pod(), two.pod()];
+    let _floods: Vec<Flood> = between(&pods).into_iter().map(|(from, to)| Flood::start(from, to)).collect();
+    eventually(10, "all floods flow", || (sniffer.clear() > 1000).then_some(()));
+    let began = Instant::now();
+    sniffer.clear();
+    assert!(began.elapsed() < Duration::from_secs(2), "it took {:?}", began.elapsed());
 }
 
 #[test]
