@@ -95,8 +95,17 @@ fn association_packets_made_at_random_are_taken_once_or_refused() {
 
 #[test]
 fn superpackets_of_the_corpus_are_cut_and_joined_as_naively() {
-    let sights = ["cut, 1 of 3 segments", "cut, 4 of 3 segments", "cut, 5 of 3 segments", "cut, 0 of 1 segments"];
-    replay("offload", &[&sights[..], &["joined, kind 1 of 3 segments", "not cut: TooBig", "alone"]].concat());
+    let cut = ["cut, 1 of 3 segments", "cut, 4 of 3 segments", "cut, 5 of 3 segments", "cut, 0 of 1 segments"];
+    replay("offload", &[&cut[..], &["joined, kind 1 of 3 segments", "not cut: TooBig", "alone"]].concat());
+}
+
+#[test]
+fn bare_packets_of_the_corpus_arrive_with_the_checksums_that_they_went_without() {
+    let cut = ["cut bare, 1 of 3 segments", "cut bare, 4 of 3 segments", "cut bare, 5 of 3 segments"];
+    let joined = ["joined, bare, kind 1 of 3 segments", "joined, bare, kind 5 of 3 segments"];
+    let mixed = ["joined, mixed, kind 4 of 3 segments", "cut bare, 0 of 1 segments", "may not be bare"];
+    let alone = ["alone, bare, left to the kernel", "alone, bare, made here"];
+    replay("offload", &[&cut[..], &joined, &mixed, &alone].concat());
 }
 
 #[test]

@@ -47,10 +47,19 @@ pub(super) fn put_checksums(packet: &mut [u8], transport: usize, protocol: u8) {
         let sum = field(&[&packet[..transport]]);
         packet[10..12].copy_from_slice(&sum);
     }
-    let at = transport + if protocol == TCP { 16 } else { 6 };
+    put_transport_checksum(packet, transport, protocol);
+}
+
+fn put_transport_checksum(packet: &mut [u8], transport: usize, protocol: u8) {
+    let at = transport + offset(protocol);
     packet[at..at + 2].fill(0);
     let sum = field(&[&pseudo(packet, transport, protocol), &packet[transport..]]);
     packet[at..at + 2].copy_from_slice(&if protocol == UDP && sum == [0, 0] { [0xff, 0xff] } else { sum });
+}
+
+/// Where the checksum is in the transport header.
+fn offset(protocol: u8) -> usize {
+    if protocol == TCP { 16 } else { 6 }
 }
 
 /// Where the transport header is, which protocol, and whether it is a fragment; of a packet that the view took.
@@ -74,6 +83,56 @@ fn transport(packet: &[u8]) -> (usize, u8, bool) {
             return (at, next, fragment);
         }
     }
+}
+
+/// Whether a packet may be bare: whole TCP or UDP, right behind an IP header with nothing in between.
+pub(super) fn may_be_bare(packet: &[u8]) -> bool {
+    let (t, protocol, fragment) = transport(packet);
+    let header = match protocol {
+        TCP => 20,
+        UDP => 8,
+        _ => return false,
+    };
+    t == if packet[0] >> 4 == 6 { 40 } else { 20 } && !fragment && len(packet) >= t + header
+}
+
+/// Whether the kernel left open just the checksum that a bare packet goes without.
+pub(super) fn is_left_open(packet: &[u8], vnet: &[u8; VNET_HDR_LEN]) -> bool {
+    let (t, protocol, _) = transport(packet);
+    may_be_bare(packet) && (vnet[1] & 0x7f != 0 || *vnet == asking(t, protocol, vnet))
+}
+
+/// This vnet header, were it to ask for the transport checksum of one packet.
+fn asking(t: usize, protocol: u8, vnet: &[u8; VNET_HDR_LEN]) -> [u8; VNET_HDR_LEN] {
+    let mut asking = *vnet;
+    asking[0] |= 1;
+    asking[6..8].copy_from_slice(&(t as u16).to_ne_bytes());
+    asking[8..10].copy_from_slice(&(offset(protocol) as u16).to_ne_bytes());
+    asking
+}
+
+/// A bare packet with the checksum that it goes without, and the vnet header that asks a kernel to make it.
+pub(super) fn dressed(bare: &[u8]) -> (Vec<u8>, [u8; VNET_HDR_LEN]) {
+    let (t, protocol, _) = transport(bare);
+    let mut packet = bare.to_vec();
+    put_transport_checksum(&mut packet, t, protocol);
+    (packet, asking(t, protocol, &[0; VNET_HDR_LEN]))
+}
+
+/// A bare packet without the two bytes that mean nothing in it.
+pub(super) fn without_checksum(bare: &[u8]) -> Vec<u8> {
+    let (t, protocol, _) = transport(bare);
+    let at = t + offset(protocol);
+    [&bare[..at], &bare[at + 2..]].concat()
+}
+
+/// Makes a packet's checksum one that means nothing; leaves a packet that has none where it looks for one.
+pub(super) fn spoil_checksum(packet: &mut [u8]) {
+    let at = match packet.first().map(|byte| byte >> 4) {
+        Some(4) => 20 + packet.get(9).map_or(0, |protocol| offset(*protocol)),
+        _ => 40 + packet.get(6).map_or(0, |protocol| offset(*protocol)),
+    };
+    packet.get_mut(at..at + 2).into_iter().for_each(|field| field.copy_from_slice(&[0x5a, 0xa5]));
 }
 
 /// The packets that a frame stands for; nothing when it makes no sense or one of them is too long. `packet` is one that
@@ -161,7 +220,7 @@ pub(super) fn essence(packet: &[u8], last: bool) -> Vec<u8> {
         essence[4..6].fill(0);
         essence[10..12].fill(0);
     }
-    let at = t + if protocol == TCP { 16 } else { 6 };
+    let at = t + offset(protocol);
     essence[at..at + 2].fill(0);
     if protocol == TCP && last {
         essence[t + 13] &= !0x08;
