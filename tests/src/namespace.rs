@@ -86,6 +86,16 @@ impl Namespace {
         written.unwrap_or_else(|error| panic!("cannot write {value} to {}: {error}", path.display()));
     }
 
+    /// From now on every link that is there hands each flow to one CPU (RPS). Without that a veth queues what is sent on
+    /// the sender's CPU, and a sender that the scheduler moves overtakes itself.
+    #[track_caller]
+    pub fn steer(&self) {
+        let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get().min(32));
+        let all = format!("{:x}", u32::MAX >> (32 - cpus));
+        let files = "/sys/class/net/*/queues/rx-*/rps_cpus";
+        self.run(&["sh", "-ec", &format!("for file in {files}; do echo {all} > $file; done")]);
+    }
+
     /// Runs `work` on a thread that lives in the namespace: every socket it opens is there.
     #[track_caller]
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {

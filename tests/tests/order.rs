@@ -1,11 +1,14 @@
 //! Flows keep their order, however many workers carry them: told by the numbers in datagrams, and by what the Pods'
 //! kernels count of TCP. No test here depends on how fast the machine is.
+//!
+//! The lab's links are made to keep the order themselves: a plain veth does not, with or without an agent.
 
 use std::net::SocketAddr;
 
 use serde_json::Value;
 use warren_tests::flows::{Flows, Order};
 use warren_tests::long::long;
+use warren_tests::namespace::Namespace;
 use warren_tests::node::PORT;
 use warren_tests::relay::Relay;
 use warren_tests::tcp::{Counters, streams};
@@ -29,6 +32,8 @@ fn pair(workers: [usize; 2]) -> Pair {
     let lab = Lab::new();
     let nodes: [Node; 2] = lab.nodes();
     let pods = nodes.each_ref().map(Node::pod);
+    lab.hub().steer();
+    nodes.iter().map(Node::namespace).chain(pods.iter().map(Pod::namespace)).for_each(Namespace::steer);
     let agents = static_mesh_with(&nodes, |node, settings| {
         settings.set("workers", "count", workers[usize::from(node.number) - 1]);
     });
