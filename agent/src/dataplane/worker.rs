@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use arc_swap::Cache;
-use warren_io::{Sent, TunQueue, UdpSocket};
+use warren_io::{Rooms, Sent, TunQueue, UdpSocket};
 use warren_overlay::drops::DropReason;
 use warren_overlay::forward::{Batch, Inbound, Slot};
 
@@ -39,6 +39,10 @@ pub(super) struct Worker {
     /// What the network said of them; applied when no peer is locked.
     feedback: Vec<(Slot, Sent)>,
     inbound: Inbound,
+    /// Where what came with the first train of a call lies.
+    rooms: Rooms,
+    /// Trains are short and come close together: the next call may bring several.
+    many: bool,
     generation: u64,
 }
 
@@ -56,6 +60,8 @@ impl Worker {
             destinations: Vec::with_capacity(outbound::FRAMES_MAX),
             feedback: Vec::with_capacity(outbound::FRAMES_MAX),
             inbound: Inbound::new(takes),
+            rooms: Rooms::default(),
+            many: false,
             generation: 0,
         }
     }

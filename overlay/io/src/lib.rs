@@ -5,10 +5,12 @@
 
 mod cmsg;
 mod poll;
+mod receive;
 pub mod steer;
 pub mod tun;
 pub mod udp;
 
 pub use poll::{Ready, Waker, wait};
+pub use receive::{Rooms, TRAINS_MAX};
 pub use tun::{Tun, TunConfig, TunQueue};
 pub use udp::{Received, Sent, Train, UdpConfig, UdpSocket, bind};

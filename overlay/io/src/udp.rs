@@ -1,5 +1,5 @@
 //! The underlay sockets: one per worker on one port, dual-stack where the host has IPv6, with trains of equal datagrams
-//! in one system call (UDP_SEGMENT, UDP_GRO).
+//! in one system call (UDP_SEGMENT, UDP_GRO). How they are received is in `receive`.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -177,33 +177,6 @@ impl UdpSocket {
         Ok(self.socket.local_addr()?.as_socket().map_or(0, |address| address.port()))
     }
 
-    /// Receives one train into `buf` (64 KiB, or a train is cut short).
-    ///
-    /// # Errors
-    /// `WouldBlock` when nothing waits. Others belong to earlier sends (ICMP) and only mean "go on".
-    pub fn recv(&self, buf: &mut [u8]) -> io::Result<Received> {
-        let mut control = Control::new();
-        // SAFETY: all-zero is a valid sockaddr_storage and a valid msghdr.
-        let (mut name, mut msg): (libc::sockaddr_storage, libc::msghdr) = unsafe { std::mem::zeroed() };
-        let mut iov = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
-        msg.msg_name = (&raw mut name).cast();
-        msg.msg_namelen = size_of_val(&name) as libc::socklen_t;
-        msg.msg_iov = &raw mut iov;
-        msg.msg_iovlen = 1;
-        msg.msg_control = control.0.as_mut_ptr().cast();
-        msg.msg_controllen = control.0.len() as _;
-        // SAFETY: every pointer in `msg` points to a local or to `buf`, with its true length, and outlives the call.
-        let len = unsafe { libc::recvmsg(self.as_raw_fd(), &raw mut msg, libc::MSG_DONTWAIT) };
-        if len < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: recvmsg filled `msg`, and `control` is alive.
-        let info = unsafe { cmsg::read(&msg) };
-        let from = socket_addr(&name).ok_or(io::ErrorKind::InvalidData)?;
-        let len = len as usize;
-        Ok(Received { from, to: info.local, len, segment: info.segment.unwrap_or(len).max(1) })
-    }
-
     /// Sends a train: in one call where possible, singly where the kernel, the device or `singly` says so.
     pub fn send(&self, train: &Train<'_>, singly: bool) -> Sent {
         let several = train.payload.len() > train.segment;
@@ -309,7 +282,7 @@ fn set(fd: RawFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -
     if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-fn socket_addr(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
+pub(crate) fn socket_addr(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
     match libc::c_int::from(name.ss_family) {
         libc::AF_INET => {
             // SAFETY: the family says that the storage holds a sockaddr_in.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use warren_io::steer::{worker_of, worker_of_index};
-use warren_io::{Received, Sent, Train, UdpConfig, UdpSocket, bind};
+use warren_io::{Received, Rooms, Sent, TRAINS_MAX, Train, UdpConfig, UdpSocket, bind};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -22,11 +22,12 @@ fn sockets(count: usize) -> (Vec<UdpSocket>, SocketAddr) {
 
 /// Waits until one of the sockets has a train.
 fn next(sockets: &[UdpSocket], buf: &mut [u8]) -> (usize, Received) {
+    let mut rooms = Rooms::default();
     let until = Instant::now() + Duration::from_secs(10);
     while Instant::now() < until {
         for (number, socket) in sockets.iter().enumerate() {
-            if let Ok(received) = socket.recv(buf) {
-                return (number, received);
+            if socket.recv(buf, &mut rooms, 1).is_ok() {
+                return (number, rooms.trains()[0]);
             }
         }
         std::thread::yield_now();
@@ -128,5 +129,122 @@ fn a_socket_of_its_own_port_sends_trains_and_takes_nothing() {
     let answer = Train { to: SocketAddr::new(HERE, port), from: None, segment: 64, payload: &data(1 << 31) };
     assert_eq!(sockets[0].send(&answer, false), Sent::default());
     // On loopback it was taken or refused before the call came back.
-    assert!(own.recv(&mut buf).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
+    assert!(
+        own.recv(&mut buf, &mut Rooms::default(), 1).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    );
+}
+
+/// What the socket has, in calls for `most` trains each: the datagrams, and how many trains each call brought.
+fn drain(socket: &UdpSocket, most: usize) -> (Vec<Vec<u8>>, Vec<usize>) {
+    let (mut rooms, mut room) = (Rooms::default(), vec![0; 65_536]);
+    let (mut datagrams, mut calls) = (Vec::new(), Vec::new());
+    while socket.recv(&mut room, &mut rooms, most).is_ok() {
+        calls.push(rooms.trains().len());
+        for (nth, train) in rooms.trains().iter().enumerate() {
+            let bytes = if nth == 0 { &room[..train.len] } else { rooms.bytes(nth) };
+            assert_eq!((bytes.len(), train.to), (train.len, Some(HERE)));
+            datagrams.extend(bytes.chunks(train.segment).map(<[u8]>::to_vec));
+        }
+    }
+    (datagrams, calls)
+}
+
+/// Datagrams of unequal length, so that the kernel joins none; each says which it is.
+fn unequal(count: usize) -> Vec<Vec<u8>> {
+    (0..count).map(|nth| vec![nth as u8; 100 + 7 * (nth % 5)]).collect()
+}
+
+/// Loopback delivers before it says that it has sent.
+fn send_all(datagrams: &[Vec<u8>], to: SocketAddr) {
+    let sender = std::net::UdpSocket::bind((HERE, 0)).unwrap();
+    for datagram in datagrams {
+        sender.send_to(datagram, to).unwrap();
+    }
+}
+
+#[test]
+fn several_trains_come_in_one_call_in_the_order_in_which_they_were_sent() {
+    let (sockets, to) = sockets(1);
+    let sent = unequal(2 * TRAINS_MAX + 3);
+    send_all(&sent, to);
+    assert_eq!(drain(&sockets[0], 64), (sent, vec![TRAINS_MAX, TRAINS_MAX, 3]));
+}
+
+#[test]
+fn no_call_brings_more_trains_than_were_asked_for() {
+    let (sockets, to) = sockets(1);
+    let sent = unequal(7);
+    for (most, calls) in [(0, vec![1; 7]), (1, vec![1; 7]), (3, vec![3, 3, 1])] {
+        send_all(&sent, to);
+        assert_eq!(drain(&sockets[0], most), (sent.clone(), calls));
+    }
+}
+
+#[test]
+fn the_longest_trains_are_whole_in_every_room() {
+    let (sockets, to) = sockets(1);
+    let payload: Vec<u8> = (0..65_000u32).map(|byte| (byte / 1_300) as u8).collect();
+    for _ in 0..TRAINS_MAX {
+        assert_eq!(
+            sockets[0].send(&Train { to, from: None, segment: 1_300, payload: &payload }, false),
+            Sent::default()
+        );
+    }
+    let (datagrams, calls) = drain(&sockets[0], TRAINS_MAX);
+    assert_eq!(datagrams.concat(), payload.repeat(TRAINS_MAX));
+    if sockets[0].gro() {
+        assert_eq!(calls, [TRAINS_MAX]);
+    }
+}
+
+#[test]
+fn each_train_of_a_call_has_its_own_segment_and_sender() {
+    let (sockets, to) = sockets(2);
+    for segment in [300, 200, 100] {
+        let train = Train { to, from: None, segment, payload: &[9; 600] };
+        assert_eq!(sockets[1].send(&train, false), Sent::default());
+    }
+    let other = std::net::UdpSocket::bind((HERE, 0)).unwrap();
+    other.send_to(&[9; 50], to).unwrap();
+    let (mut rooms, mut room) = (Rooms::default(), vec![0; 65_536]);
+    sockets[0].recv(&mut room, &mut rooms, TRAINS_MAX).unwrap();
+    let got: Vec<_> = rooms.trains().iter().map(|train| (train.from, train.segment)).collect();
+    if sockets[0].gro() {
+        assert_eq!(got, [(to, 300), (to, 200), (to, 100), (other.local_addr().unwrap(), 50)]);
+    }
+}
+
+/// A filter for this thread that answers recvmmsg with "not permitted", as a container runtime's does with what it does not
+/// know.
+fn forbid_recvmmsg() {
+    // Load the number of the call; 0x06 returns, 0x15 compares (include/uapi/linux/bpf_common.h, seccomp.h).
+    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let mut program = [
+        step(0x20, 0, 0, 0),
+        step(0x15, 0, 1, libc::SYS_recvmmsg as u32),
+        step(0x06, 0, 0, 0x0005_0000 | libc::EPERM as u32),
+        step(0x06, 0, 0, 0x7fff_0000),
+    ];
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: prctl reads the program, which outlives the call; it binds this thread alone.
+    let bound = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+            && libc::prctl(libc::PR_SET_SECCOMP, 2, &raw const filter, 0, 0) == 0
+    };
+    assert!(bound, "{}", std::io::Error::last_os_error());
+}
+
+#[test]
+fn where_a_filter_forbids_several_they_come_one_by_one() {
+    let (sockets, to) = sockets(1);
+    let sent = unequal(5);
+    send_all(&sent, to);
+    let got = std::thread::scope(|scope| {
+        let confined = scope.spawn(|| {
+            forbid_recvmmsg();
+            drain(&sockets[0], TRAINS_MAX)
+        });
+        confined.join().unwrap()
+    });
+    assert_eq!(got, (sent, vec![1; 5]));
 }

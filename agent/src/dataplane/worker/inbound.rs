@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 use warren_crypto::association;
 use warren_crypto::exchange::Probe;
 use warren_crypto::message::Message;
-use warren_io::TunQueue;
 use warren_io::steer::worker_of_index;
+use warren_io::{Received, TRAINS_MAX, TunQueue};
 use warren_overlay::drops::DropReason;
 use warren_overlay::forward::Slot;
 use warren_overlay::frame;
@@ -33,6 +33,29 @@ const TURN_TRAINS: usize = 64;
 /// Ticks of the clerk in a period, in which the first packet of each association is told to its sender: three seconds.
 const PERIOD: u32 = 12;
 
+/// Where a turn brought several trains and none longer than this, the next turn asks for several in one call: all but the
+/// first are copied once more.
+const SHORT: usize = 2_048;
+
+/// What came in a turn.
+#[derive(Clone, Copy, Debug, Default)]
+struct Turn {
+    bytes: usize,
+    trains: usize,
+    /// Trains, and calls that brought none.
+    calls: usize,
+    longest: usize,
+}
+
+impl Turn {
+    fn count(&mut self, len: usize) {
+        self.bytes += len;
+        self.trains += 1;
+        self.calls += 1;
+        self.longest = self.longest.max(len);
+    }
+}
+
 /// The peer whose session is locked right now.
 type Held<'s> = Option<(Slot, MutexGuard<'s, Session>)>;
 
@@ -45,28 +68,50 @@ impl Worker {
         for Stray { datagram, from, to } in strays {
             self.open_stray(snapshot, &datagram, (from, to));
         }
-        let (mut bytes, mut trains, mut errors) = (0, 0, 0);
-        while bytes < TURN_BYTES && trains + errors < TURN_TRAINS {
-            let room = self.inbound.room();
-            if room.is_empty() {
-                break;
-            }
-            let received = match self.shared.sockets[self.number].recv(room) {
-                Ok(received) => received,
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
-                // An ICMP error of an earlier send, or a signal; the next call is fine.
-                Err(_) => {
-                    errors += 1;
-                    continue;
-                }
-            };
-            trains += 1;
-            bytes += received.len;
-            let train = self.inbound.arrived(received.len);
-            self.open_train(snapshot, train, received.segment, (received.from, received.to));
-        }
+        let mut turn = Turn::default();
+        while turn.bytes < TURN_BYTES && turn.calls < TURN_TRAINS && self.receive(snapshot, &mut turn) {}
+        self.many = turn.trains > 1 && turn.longest <= SHORT;
         self.deliver();
-        trains > 0 || had_strays
+        turn.trains > 0 || had_strays
+    }
+
+    /// One call; false when nothing is left.
+    fn receive(&mut self, snapshot: &Snapshot, turn: &mut Turn) -> bool {
+        let most = if self.many { (TURN_TRAINS - turn.calls).min(TRAINS_MAX) } else { 1 };
+        let room = self.inbound.room();
+        if room.is_empty() {
+            return false;
+        }
+        match self.shared.sockets[self.number].recv(room, &mut self.rooms, most) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return false,
+            // An ICMP error of an earlier send, or a signal; the next call is fine.
+            Err(_) => {
+                turn.calls += 1;
+                return true;
+            }
+        }
+        let came = self.rooms.trains().len();
+        for nth in 0..came {
+            let Some(Received { from, to, len, segment }) = self.rooms.trains().get(nth).copied() else { break };
+            turn.count(len);
+            match self.take_in(nth, len) {
+                Some(train) => self.open_train(snapshot, train, segment, (from, to)),
+                None => self.drop_packets(DropReason::QueueFull, len.div_ceil(segment) as u64),
+            }
+        }
+        came == most
+    }
+
+    /// Where the train lies in the arena: the first came there, the others are put there.
+    fn take_in(&mut self, nth: usize, len: usize) -> Option<Range<usize>> {
+        if nth == 0 {
+            return Some(self.inbound.arrived(len));
+        }
+        if self.inbound.room().is_empty() {
+            self.deliver();
+        }
+        self.inbound.place(self.rooms.bytes(nth))
     }
 
     fn open_stray(&mut self, snapshot: &Snapshot, datagram: &[u8], way: (SocketAddr, Option<IpAddr>)) {
