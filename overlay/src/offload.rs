@@ -12,11 +12,14 @@ pub use cut::Cutter;
 
 use crate::drops::DropReason;
 
-/// Length of the vnet header (`struct virtio_net_hdr`).
-pub const VNET_HDR_LEN: usize = 10;
+/// Length of the vnet header (`struct virtio_net_hdr_v1_hash_tunnel`; what is behind the first ten bytes is for tunnels).
+pub const VNET_HDR_LEN: usize = 24;
 
 const NEEDS_CSUM: u8 = 1;
+const TUNNEL_CSUM: u8 = 8;
 const ECN: u8 = 0x80;
+const TUNNEL_IPV4: u8 = 0x20;
+const TUNNEL_IPV6: u8 = 0x40;
 
 /// What kind of superpacket a frame is (include/uapi/linux/virtio_net.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +30,17 @@ pub enum Gso {
     Tcp,
     /// UDP datagrams of equal size (5).
     Udp,
+}
+
+/// What a superpacket says of the UDP tunnel (VXLAN, Geneve) around the flow that it is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tunnel {
+    /// Where the tunnel's UDP header starts.
+    pub outer_transport: u16,
+    /// Where the IP header of the flow inside starts.
+    pub inner_network: u16,
+    /// The tunnel's UDP header has a checksum.
+    pub checksum: bool,
 }
 
 /// The header in front of every frame of the TUN.
@@ -42,6 +56,8 @@ pub struct VnetHeader {
     pub csum_start: u16,
     /// Where its field is, from `csum_start`.
     pub csum_offset: u16,
+    /// The flow that the superpacket is of is inside of a tunnel: the rest is said of the flow.
+    pub tunnel: Option<Tunnel>,
 }
 
 impl VnetHeader {
@@ -53,7 +69,16 @@ impl VnetHeader {
         let header: &[u8; VNET_HDR_LEN] =
             frame.get(..VNET_HDR_LEN).and_then(|bytes| bytes.try_into().ok()).ok_or(DropReason::BadOffload)?;
         let field = |at: usize| u16::from_ne_bytes([header[at], header[at + 1]]);
-        let gso = match header[1] & !ECN {
+        let tunnel = match header[1] & (TUNNEL_IPV4 | TUNNEL_IPV6) {
+            0 => None,
+            _ => Some(Tunnel {
+                outer_transport: u16::from_le_bytes([header[20], header[21]]),
+                inner_network: u16::from_le_bytes([header[22], header[23]]),
+                checksum: header[0] & TUNNEL_CSUM != 0,
+            }),
+        };
+        let gso = match header[1] & !(ECN | TUNNEL_IPV4 | TUNNEL_IPV6) {
+            0 if tunnel.is_some() => return Err(DropReason::BadOffload),
             0 => Gso::None,
             1 | 4 => Gso::Tcp,
             5 => Gso::Udp,
@@ -66,6 +91,7 @@ impl VnetHeader {
             gso_size: field(4),
             csum_start: field(6),
             csum_offset: field(8),
+            tunnel,
         })
     }
 

@@ -111,16 +111,20 @@ fn exempt_ports_stay_in_clear_and_work_in_both_directions_with_and_without_agent
     each_way(&in_clear, &EXEMPT);
 }
 
-#[test]
-fn a_vxlan_of_the_cni_carries_pods_inside_the_tunnel() {
-    // The CNI keeps its Pods' prefixes to itself: Warren knows of nodes alone.
-    let Pair { agents, pods, nodes, sniffer, .. } = &mut pair(Family::V4, |other, settings| {
+/// The CNI keeps its Pods' prefixes to itself: Warren knows of nodes alone.
+fn pair_beneath_a_cni() -> Pair {
+    pair(Family::V4, |other, settings| {
         let mut peer = section(other, Some(other.address()));
         peer.unset("", "cidrs").list("", "addresses", other.addresses());
         settings.list::<&str>("node", "cidrs", []).list::<&str>("overlay", "networks", []).clear_peers().add_peer(peer);
-    });
+    })
+}
+
+#[test]
+fn a_vxlan_of_the_cni_carries_pods_inside_the_tunnel() {
+    let Pair { agents, pods, nodes, sniffer, .. } = &mut pair_beneath_a_cni();
     for (own, other) in [(0, 1), (1, 0)] {
-        vxlan(&nodes[own], &nodes[other]);
+        vxlan(&nodes[own], &nodes[other], "");
     }
     for (from, to) in between(pods) {
         assert!(ping(from, to), "{} does not reach {to}", from.name());
@@ -133,11 +137,52 @@ fn a_vxlan_of_the_cni_carries_pods_inside_the_tunnel() {
     assert_seen_without_warren(sniffer, agents, between(pods));
 }
 
+#[test]
+fn superpackets_of_a_vxlan_pass_the_device_whole_with_and_without_outer_checksums() {
+    for checksum in ["udpcsum", "noudpcsum"] {
+        let Pair { pods, nodes, sniffer, .. } = &mut pair_beneath_a_cni();
+        for (own, other) in [(0, 1), (1, 0)] {
+            vxlan(&nodes[own], &nodes[other], checksum);
+        }
+        sniffer.headers_only();
+        let before = nodes.each_ref().map(frames);
+        transfer(pods[0].namespace(), pods[1].namespace(), pods[1].address(), 100);
+        let after = nodes.each_ref().map(frames);
+        let read = mean(before[0].0, after[0].0);
+        // The kernel hands them over since then.
+        if linux_is_at_least([6, 17]) {
+            assert!(read > 4000, "{checksum}: frames of {read} bytes off the device");
+        }
+        let written = mean(before[1].1, after[1].1);
+        assert!(written > 4000, "{checksum}: frames of {written} bytes onto the device");
+        sniffer.assert_encrypted();
+    }
+}
+
+/// Frames and bytes that the agent read off the device, and that it wrote.
+fn frames(node: &Node) -> ([u64; 2], [u64; 2]) {
+    let of = |name: &str| {
+        let path = format!("/sys/class/net/warren0/statistics/{name}");
+        node.namespace().run(&["cat", &path]).trim().parse().expect("a number")
+    };
+    ([of("tx_packets"), of("tx_bytes")], [of("rx_packets"), of("rx_bytes")])
+}
+
+fn mean(before: [u64; 2], after: [u64; 2]) -> u64 {
+    (after[1] - before[1]) / (after[0] - before[0]).max(1)
+}
+
+fn linux_is_at_least(wanted: [u32; 2]) -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel says which it is");
+    let mut numbers = release.split(['.', '-']).map(|number| number.trim().parse().unwrap_or(0));
+    [numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)] >= wanted
+}
+
 /// What flannel makes of two nodes: a VXLAN between their addresses and, for each other node, a route into it.
-fn vxlan(own: &Node, other: &Node) {
+fn vxlan(own: &Node, other: &Node, checksum: &str) {
     let (local, remote) = (own.address(), other.address());
     own.namespace().ip_batch(&format!(
-        "link add flannel0 mtu 1390 type vxlan id 1 local {local} remote {remote} dstport 8472\n\
+        "link add flannel0 mtu 1390 type vxlan id 1 local {local} remote {remote} dstport 8472 {checksum}\n\
          addr add 10.42.{}.0/32 dev flannel0\nlink set flannel0 up\n\
          route add 10.42.{other}.0/24 via 10.42.{other}.0 dev flannel0 onlink\n",
         own.number,

@@ -142,7 +142,7 @@ pub fn packet(payload: usize) -> (Vec<u8>, View, VnetHeader) {
     let view = View::parse(&packet).expect("a packet");
     packet.extend_from_slice(&[0; 16]);
     let gso = if payload > 1400 { Gso::Tcp } else { Gso::None };
-    (packet, view, VnetHeader { needs_csum: true, gso, gso_size: 1400, csum_start: 20, csum_offset: 16 })
+    (packet, view, VnetHeader { needs_csum: true, gso, gso_size: 1400, csum_start: 20, csum_offset: 16, tunnel: None })
 }
 
 /// The sending end of an association.

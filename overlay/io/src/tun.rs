@@ -1,26 +1,29 @@
 //! The TUN device: opened and configured by tun-rs, read and written here, since whole superpackets pass.
 //!
-//! Every frame starts with a vnet header of [`VNET_HDR_LEN`] bytes (`struct virtio_net_hdr`, include/uapi/linux/virtio_net.h),
-//! also on kernels that refuse offloads: there the header is made up here and never reaches the kernel.
+//! Every frame starts with a vnet header of [`VNET_HDR_LEN`] bytes (include/uapi/linux/virtio_net.h), also on kernels that
+//! refuse offloads: there the header is made up here and never reaches the kernel.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, RawFd};
 
 use tun_rs::{DeviceBuilder, SyncDevice};
 
-/// Length of `struct virtio_net_hdr` as the kernel hands it over by default.
-pub const VNET_HDR_LEN: usize = 10;
+/// Length of `struct virtio_net_hdr_v1_hash_tunnel`. Kernels before 6.17 know its first ten bytes only, and skip the rest.
+pub const VNET_HDR_LEN: usize = 24;
 /// The largest frame: vnet header and a 64 KiB packet.
 pub const FRAME_MAX: usize = VNET_HDR_LEN + 65_536;
 
 // include/uapi/linux/if_tun.h
 const TUNSETOFFLOAD: libc::Ioctl = 0x4004_54d0;
+const TUNSETVNETHDRSZ: libc::Ioctl = 0x4004_54d8;
 const TUN_F_CSUM: libc::c_ulong = 0x01;
 const TUN_F_TSO4: libc::c_ulong = 0x02;
 const TUN_F_TSO6: libc::c_ulong = 0x04;
 const TUN_F_TSO_ECN: libc::c_ulong = 0x08;
 const TUN_F_USO4: libc::c_ulong = 0x20;
 const TUN_F_USO6: libc::c_ulong = 0x40;
+const TUN_F_UDP_TUNNEL_GSO: libc::c_ulong = 0x80;
+const TUN_F_UDP_TUNNEL_GSO_CSUM: libc::c_ulong = 0x100;
 
 /// What to open.
 #[derive(Clone, Debug)]
@@ -33,7 +36,7 @@ pub struct TunConfig {
     pub queues: usize,
     /// Take TCP superpackets from the kernel.
     pub tso: bool,
-    /// Take UDP superpackets from the kernel (Linux 6.2).
+    /// Take UDP superpackets from the kernel (Linux 6.2), with `tso` also those inside of UDP tunnels (Linux 6.17).
     pub uso: bool,
 }
 
@@ -75,6 +78,9 @@ impl Tun {
         let queues: Vec<_> = devices.into_iter().map(|device| TunQueue { device, vnet }).collect();
         for queue in &queues {
             set_nonblocking(queue.as_raw_fd())?;
+        }
+        if vnet {
+            set_header_len(&queues[0])?;
         }
         let (tso, uso) = if vnet { grant_offloads(&queues[0], config)? } else { (false, false) };
         Ok(Self { queues, tso, uso })
@@ -148,7 +154,10 @@ impl AsRawFd for TunQueue {
 fn grant_offloads(queue: &TunQueue, config: &TunConfig) -> io::Result<(bool, bool)> {
     let tcp = if config.tso { TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN } else { 0 };
     let udp = if config.uso { TUN_F_CSUM | TUN_F_USO4 | TUN_F_USO6 } else { 0 };
-    if udp != 0 && set_offloads(queue, tcp | udp).is_ok() {
+    let tunnels = tcp | udp | TUN_F_UDP_TUNNEL_GSO | TUN_F_UDP_TUNNEL_GSO_CSUM;
+    // The kernel writes what it says of tunnels in little endian whatever the machine is, the rest as the machine is.
+    let both = tcp != 0 && udp != 0 && cfg!(target_endian = "little");
+    if both && set_offloads(queue, tunnels).is_ok() || udp != 0 && set_offloads(queue, tcp | udp).is_ok() {
         return Ok((config.tso, true));
     }
     if tcp != 0 && set_offloads(queue, tcp).is_ok() {
@@ -156,6 +165,14 @@ fn grant_offloads(queue: &TunQueue, config: &TunConfig) -> io::Result<(bool, boo
     }
     set_offloads(queue, 0)?;
     Ok((false, false))
+}
+
+/// The length belongs to the device, not to the queue.
+fn set_header_len(queue: &TunQueue) -> io::Result<()> {
+    let len = VNET_HDR_LEN as libc::c_int;
+    // SAFETY: TUNSETVNETHDRSZ reads an int, which lives through the call; the descriptor is open.
+    let rc = unsafe { libc::ioctl(queue.as_raw_fd(), TUNSETVNETHDRSZ, &raw const len) };
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn set_offloads(queue: &TunQueue, mask: libc::c_ulong) -> io::Result<()> {

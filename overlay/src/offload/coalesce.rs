@@ -3,8 +3,8 @@
 //!
 //! Only neighbours are joined, so the order never changes. A segment joins when its headers differ from the first one's
 //! in nothing but length, sequence, identification and checksums, and when its checksum is right: the kernel will not
-//! look at it again; a bare packet's is right by authentication. Everything else passes alone, and untouched unless it
-//! is bare.
+//! look at it again; a bare packet's is right by authentication. A datagram without one (VXLAN) joins as it is. Everything
+//! else passes alone, and untouched unless it is bare.
 
 use std::ops::Range;
 
@@ -14,6 +14,8 @@ use crate::packet::{self, View};
 
 /// Most slices in one frame; with the vnet header well below the kernel's 1024.
 pub const PARTS_MAX: usize = 128;
+/// Most datagrams in one superpacket (kernel UDP_MAX_SEGMENTS before 6.9); it refuses one with more.
+const DATAGRAMS_MAX: usize = 64;
 /// IPv4's total length is 16 bits.
 const SUPERPACKET_MAX: usize = 65_535;
 
@@ -85,7 +87,7 @@ impl Coalescer {
     ) {
         let candidate = self.candidate(buf, start, view, bare);
         if let (Some(run), Some(next)) = (self.run.as_mut(), candidate.as_ref())
-            && self.parts.len() < PARTS_MAX
+            && self.parts.len() < run.segments_max()
             && run.take(buf, next)
         {
             self.parts.push(start + next.header_len..start + view.len);
@@ -128,7 +130,7 @@ impl Coalescer {
         let transport = packet.get(view.transport..)?;
         let (kind, transport_len, next_sequence, sealed) = match view.protocol {
             packet::TCP if self.takes.tcp => tcp(transport)?,
-            packet::UDP if self.takes.udp => udp(transport, bare)?,
+            packet::UDP if self.takes.udp => udp(transport)?,
             _ => return None,
         };
         let header_len = view.transport + transport_len;
@@ -149,7 +151,8 @@ impl Coalescer {
             return [0; VNET_HDR_LEN];
         }
         let (csum_start, csum_offset) = (view.transport as u16, offset as u16);
-        VnetHeader { needs_csum: true, gso: Gso::None, gso_size: 0, csum_start, csum_offset }.encode(false, 0)
+        VnetHeader { needs_csum: true, gso: Gso::None, gso_size: 0, csum_start, csum_offset, tunnel: None }
+            .encode(false, 0)
     }
 }
 
@@ -165,16 +168,16 @@ fn tcp(header: &[u8]) -> Option<(Gso, usize, u32, bool)> {
     Some((Gso::Tcp, len, sequence, flags & TCP_PSH != 0))
 }
 
-fn udp(header: &[u8], bare: bool) -> Option<(Gso, usize, u32, bool)> {
+fn udp(header: &[u8]) -> Option<(Gso, usize, u32, bool)> {
     let len = usize::from(u16::from_be_bytes(header.get(4..6)?.try_into().ok()?));
-    // Without a checksum (RFC 768) there is nothing to verify.
-    if len != header.len() || !bare && header.get(6..8)? == [0, 0] {
-        return None;
-    }
-    Some((Gso::Udp, 8, 0, false))
+    (len == header.len()).then_some((Gso::Udp, 8, 0, false))
 }
 
 impl Run {
+    fn segments_max(&self) -> usize {
+        if self.kind == Gso::Udp { DATAGRAMS_MAX } else { PARTS_MAX }
+    }
+
     /// Takes `next` in if it continues this run.
     fn take(&mut self, buf: &[u8], next: &Self) -> bool {
         let fits = !self.sealed
@@ -222,11 +225,15 @@ impl Run {
             && a[t + 20..] == b[t + 20..]
     }
 
-    /// Both checksums are right.
+    /// Both checksums are right, or there is none to be.
     fn is_intact(&self, buf: &[u8]) -> bool {
         let packet = &buf[self.start..self.start + self.view.len];
         let ip = self.view.source.is_ipv6() || Sum::default().add_bytes(&packet[..self.view.transport]).is_valid();
         let transport = &packet[self.view.transport..];
+        if self.kind == Gso::Udp && transport[6..8] == [0, 0] {
+            // Without a checksum (RFC 768) there is nothing to verify. Joined, it gets one: the kernel takes no other.
+            return ip;
+        }
         ip && pseudo(&self.view, transport.len()).add_bytes(transport).is_valid()
     }
 
@@ -257,6 +264,7 @@ impl Run {
             gso_size: self.size as u16,
             csum_start: t as u16,
             csum_offset: csum_offset as u16,
+            tunnel: None,
         };
         header.encode(v6, self.header_len as u16)
     }

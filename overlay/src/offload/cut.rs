@@ -7,8 +7,11 @@
 //! frame:   [headers][payload 0][payload 1][payload 2]
 //! cut 1:        [headers'][payload 1]        the tail of payload 0 is overwritten
 //! ```
+//!
+//! Where the flow is inside of a UDP tunnel (VXLAN, Geneve), the headers are those of the tunnel and of the flow, and each
+//! segment is a datagram of the tunnel.
 
-use super::{Gso, VnetHeader, bare};
+use super::{Gso, Tunnel, VnetHeader, bare};
 use crate::checksum::Sum;
 use crate::drops::DropReason;
 use crate::packet::{self, View};
@@ -21,12 +24,22 @@ const PADDING: usize = 16;
 const TCP_FIN_PSH: u8 = 0x01 | 0x08;
 const TCP_CWR: u8 = 0x80;
 
+/// The packet inside of a tunnel.
+#[derive(Clone, Copy, Debug)]
+struct Inner {
+    /// Where it starts in the outer packet.
+    start: usize,
+    view: View,
+}
+
 /// Yields the packets of one frame, padded, one after the other.
 #[derive(Debug)]
 pub struct Cutter<'f> {
     buf: &'f mut [u8],
     view: View,
     vnet: VnetHeader,
+    /// The flow inside of the tunnel, if it is inside of one.
+    inner: Option<Inner>,
     /// Length of all headers; the payload starts here.
     header_len: usize,
     header: [u8; HEADER_MAX],
@@ -52,7 +65,15 @@ impl<'f> Cutter<'f> {
         if buf.len() < view.len + PADDING {
             return Err(DropReason::BadOffload);
         }
-        let header_len = if vnet.gso == Gso::None { view.len } else { header_len(buf, &view, &vnet)? };
+        let inner = vnet.tunnel.map(|tunnel| inner(buf, &view, &vnet, tunnel)).transpose()?;
+        let header_len = match inner {
+            _ if vnet.gso == Gso::None => view.len,
+            None => header_len(&buf[..view.len], &view, &vnet, HEADER_MAX)?,
+            Some(Inner { start, view }) => {
+                let packet = &buf[start..start + view.len];
+                start + header_len(packet, &view, &vnet, HEADER_MAX.saturating_sub(start))?
+            }
+        };
         let segment = if vnet.gso == Gso::None { 0 } else { usize::from(vnet.gso_size).min(view.len - header_len) };
         if header_len + segment > mtu {
             return Err(DropReason::TooBig);
@@ -61,6 +82,7 @@ impl<'f> Cutter<'f> {
             buf,
             view,
             vnet,
+            inner,
             header_len,
             header: [0; HEADER_MAX],
             next: header_len,
@@ -122,14 +144,19 @@ impl<'f> Cutter<'f> {
         let start = self.next - self.header_len;
         self.buf[start..self.next].copy_from_slice(&self.header[..self.header_len]);
         let packet = &mut self.buf[start..end];
-        patch_ip(packet, &self.view, self.index);
-        match self.vnet.gso {
-            Gso::Tcp => patch_tcp(packet, &self.view, self.next - self.header_len, self.index, end == self.view.len),
-            _ => patch_udp(packet, &self.view),
+        let (sent, last) = (self.next - self.header_len, end == self.view.len);
+        if let Some(Inner { start, view }) = &self.inner {
+            // The inner one first: the outer checksum covers it.
+            let flow = &mut packet[*start..];
+            patch(flow, view, self.vnet.gso, (sent, self.index, last));
+            put_checksum(flow, view);
+            patch(packet, &self.view, Gso::Udp, (sent, self.index, last));
+        } else {
+            patch(packet, &self.view, self.vnet.gso, (sent, self.index, last));
         }
         if self.bare {
             bare::mark(packet);
-        } else {
+        } else if self.vnet.tunnel.is_none_or(|tunnel| tunnel.checksum) {
             put_checksum(packet, &self.view);
         }
         self.next = end;
@@ -168,7 +195,22 @@ fn is_partial(view: &View, vnet: &VnetHeader) -> bool {
     bare::may_be_bare(view) && (vnet.gso != Gso::None || vnet.needs_csum && asked)
 }
 
-fn header_len(buf: &[u8], view: &View, vnet: &VnetHeader) -> Result<usize, DropReason> {
+/// The packet inside of a tunnel fills the rest of the one around it.
+fn inner(buf: &[u8], view: &View, vnet: &VnetHeader, tunnel: Tunnel) -> Result<Inner, DropReason> {
+    let start = usize::from(tunnel.inner_network);
+    let outer = view.protocol == packet::UDP && !view.fragment && usize::from(tunnel.outer_transport) == view.transport;
+    if !outer || start < view.transport + 8 || start > view.len {
+        return Err(DropReason::BadOffload);
+    }
+    let inner = View::parse(&buf[start..view.len]).map_err(|_| DropReason::BadOffload)?;
+    if start + inner.len != view.len || usize::from(vnet.csum_start) != start + inner.transport {
+        return Err(DropReason::BadOffload);
+    }
+    Ok(Inner { start, view: inner })
+}
+
+/// Of the packet whose flow is cut: IP and transport.
+fn header_len(buf: &[u8], view: &View, vnet: &VnetHeader, most: usize) -> Result<usize, DropReason> {
     let transport = match (vnet.gso, view.protocol) {
         (Gso::Tcp, packet::TCP) => usize::from(buf.get(view.transport + 12).ok_or(DropReason::BadOffload)? >> 4) * 4,
         (Gso::Udp, packet::UDP) => 8,
@@ -176,10 +218,19 @@ fn header_len(buf: &[u8], view: &View, vnet: &VnetHeader) -> Result<usize, DropR
     };
     let minimum = if vnet.gso == Gso::Tcp { 20 } else { 8 };
     let len = view.transport + transport;
-    if view.fragment || transport < minimum || len > view.len || len > HEADER_MAX || vnet.gso_size == 0 {
+    if view.fragment || transport < minimum || len > view.len || len > most || vnet.gso_size == 0 {
         return Err(DropReason::BadOffload);
     }
     Ok(len)
+}
+
+/// Makes the headers of a superpacket those of its segment `index`, but for the transport checksum.
+fn patch(packet: &mut [u8], view: &View, gso: Gso, (sent, index, last): (usize, u32, bool)) {
+    patch_ip(packet, view, index);
+    match gso {
+        Gso::Tcp => patch_tcp(packet, view, sent, index, last),
+        _ => patch_udp(packet, view),
+    }
 }
 
 fn patch_ip(packet: &mut [u8], view: &View, index: u32) {

@@ -1,5 +1,7 @@
 //! Cutting and joining against a naive segmentation, and against each other.
 
+mod tunnel;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -97,6 +99,7 @@ impl Flow {
             gso_size: size as u16,
             csum_start: self.ip_len() as u16,
             csum_offset: if self.protocol == TCP { 16 } else { 6 },
+            tunnel: None,
         }
     }
 }
@@ -233,7 +236,7 @@ proptest! {
 
     #[test]
     fn any_bytes_and_any_vnet_header_are_cut_or_refused(
-        packet in proptest::collection::vec(any::<u8>(), 0..300), header in any::<[u8; 10]>(), mtu in 0usize..2000
+        packet in proptest::collection::vec(any::<u8>(), 0..300), header in any::<[u8; VNET_HDR_LEN]>(), mtu in 0usize..2000
     ) {
         if let Ok(vnet) = VnetHeader::parse(&header) {
             let _ = cut(&packet, vnet, mtu);
@@ -257,7 +260,7 @@ proptest! {
         prop_assume!(View::parse(&segments[index]).is_ok_and(|view| view.len == segments[index].len()));
         let damaged = segments[index].clone();
         let frames = join(&segments);
-        prop_assert!(frames.iter().any(|(vnet, bytes, n)| *n == 1 && *vnet == [0; 10] && *bytes == damaged));
+        prop_assert!(frames.iter().any(|(vnet, bytes, n)| *n == 1 && *vnet == [0; VNET_HDR_LEN] && *bytes == damaged));
     }
 }
 
@@ -321,7 +324,14 @@ fn a_checksum_field_outside_the_packet_is_refused() {
     let flow = Flow { v6: false, protocol: TCP, options: 0, sequence: 1, flags: 0x10 };
     let whole = flow.packet(&[1; 10], 0, 1, 0x10);
     for (csum_start, csum_offset) in [(0, 16), (20, 40), (u16::MAX, 16), (20, u16::MAX)] {
-        let vnet = VnetHeader { needs_csum: true, gso: Gso::None, gso_size: 0, csum_start, csum_offset };
+        let vnet = VnetHeader { needs_csum: true, gso: Gso::None, gso_size: 0, csum_start, csum_offset, tunnel: None };
         assert_eq!(cut(&whole, vnet, 1500), Err(DropReason::BadOffload));
     }
+}
+
+#[test]
+fn no_more_datagrams_are_joined_than_every_kernel_takes() {
+    let flow = Flow { v6: false, protocol: UDP, options: 0, sequence: 0, flags: 0 };
+    let packets = flow.segments(&[7; 100 * 100], 100);
+    assert_eq!(join(&packets).iter().map(|(_, _, n)| *n).collect::<Vec<_>>(), [64, 36]);
 }

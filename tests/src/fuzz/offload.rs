@@ -14,6 +14,9 @@ use warren_overlay::packet::View;
 use self::flow::Flow;
 use super::{Feed, Seen};
 
+/// The part of the vnet header that is not about tunnels.
+const PLAIN: usize = 10;
+
 const EVERYTHING: Takes = Takes { checksums: true, tcp: true, udp: true };
 
 /// A packet on its way, and whether it goes without its checksum.
@@ -59,7 +62,7 @@ pub(super) fn run(input: &[u8], seen: &mut Seen) {
 
 fn cut_anything(feed: &mut Feed<'_>, ends: Ends, seen: &mut Seen) {
     let mut vnet = [0; VNET_HDR_LEN];
-    vnet.iter_mut().for_each(|byte| *byte = feed.byte());
+    vnet[..PLAIN].iter_mut().for_each(|byte| *byte = feed.byte());
     let (mtu, packet) = (feed.below(2000), feed.bytes().to_vec());
     compare_cuts(&packet, (&vnet, mtu), ends, seen);
 }
@@ -72,8 +75,8 @@ fn cut_a_superpacket(feed: &mut Feed<'_>, ends: Ends, seen: &mut Seen) {
     let mut vnet = flow.vnet(size as u16);
     let mtu = (flow.header_len() + size + feed.below(40)).saturating_sub(feed.below(8));
     while !feed.is_empty() {
-        let (at, by) = (feed.below(VNET_HDR_LEN + 100), feed.byte());
-        let byte = if at < VNET_HDR_LEN { vnet.get_mut(at) } else { packet.get_mut(at - VNET_HDR_LEN) };
+        let (at, by) = (feed.below(PLAIN + 100), feed.byte());
+        let byte = if at < PLAIN { vnet.get_mut(at) } else { packet.get_mut(at - PLAIN) };
         byte.into_iter().for_each(|byte| *byte ^= by);
     }
     compare_cuts(&packet, (&vnet, mtu), ends, seen);

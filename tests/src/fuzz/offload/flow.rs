@@ -57,7 +57,8 @@ impl Flow {
             (true, true) => 4,
             (false, _) => 5,
         };
-        let mut vnet = [1, kind, 0, 0, 0, 0, 0, 0, 0, 0];
+        let mut vnet = [0; VNET_HDR_LEN];
+        vnet[..2].copy_from_slice(&[1, kind]);
         let offset = if self.tcp { 16 } else { 6 };
         for (at, value) in [(2, self.header_len() as u16), (4, size), (6, self.transport() as u16), (8, offset)] {
             vnet[at..at + 2].copy_from_slice(&value.to_ne_bytes());

@@ -204,11 +204,12 @@ fn complete(packet: &[u8], open: Option<(usize, usize)>, t: usize, protocol: u8)
     Some(whole)
 }
 
-/// Whether both checksums of a packet are right.
+/// Whether both checksums of a packet are right; UDP may have none (RFC 768).
 pub(super) fn is_intact(packet: &[u8]) -> bool {
     let (t, protocol, _) = transport(packet);
     let header = packet[0] >> 4 == 6 || sum(&[&packet[..t]]) == 0;
-    header && sum(&[&pseudo(packet, t, protocol), &packet[t..]]) == 0
+    let none = protocol == UDP && packet[t + 6..t + 8] == [0, 0];
+    header && (none || sum(&[&pseudo(packet, t, protocol), &packet[t..]]) == 0)
 }
 
 /// A packet without what may differ when it was joined and cut again: IPv4 identification, checksums (which are judged
