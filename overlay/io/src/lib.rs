@@ -6,6 +6,7 @@
 mod cmsg;
 mod poll;
 mod receive;
+mod send;
 pub mod steer;
 pub mod tun;
 pub mod udp;

@@ -1,5 +1,6 @@
 //! The underlay sockets: one per worker on one port, dual-stack where the host has IPv6, with trains of equal datagrams
-//! in one system call (UDP_SEGMENT, UDP_GRO). How they are received is in `receive`.
+//! in one system call (UDP_SEGMENT, UDP_GRO). How they are sent is in `send`,
+//! how received in `receive`.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -7,7 +8,7 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::cmsg::{self, Control};
+use crate::cmsg;
 use crate::steer;
 
 /// Most datagrams in one train (kernel UDP_MAX_SEGMENTS before 6.9).
@@ -45,6 +46,12 @@ pub struct Train<'a> {
     pub payload: &'a [u8],
 }
 
+impl Train<'_> {
+    pub(crate) fn is_several(&self) -> bool {
+        self.payload.len() > self.segment
+    }
+}
+
 /// What came of a send.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sent {
@@ -75,7 +82,7 @@ pub struct Received {
 #[derive(Debug)]
 pub struct UdpSocket {
     socket: Socket,
-    v6: bool,
+    pub(crate) v6: bool,
     gso: bool,
     gro: bool,
 }
@@ -177,69 +184,7 @@ impl UdpSocket {
         Ok(self.socket.local_addr()?.as_socket().map_or(0, |address| address.port()))
     }
 
-    /// Sends a train: in one call where possible, singly where the kernel, the device or `singly` says so.
-    pub fn send(&self, train: &Train<'_>, singly: bool) -> Sent {
-        let several = train.payload.len() > train.segment;
-        if several && (singly || !self.gso) {
-            return self.send_singly(train, false);
-        }
-        match self.send_once(train, several) {
-            Ok(()) => Sent::default(),
-            Err(error) if train.from.is_some() && source_may_be_gone(&error) => self.send_from_anywhere(train, &error),
-            Err(error) => self.send_smaller(train, several, &error),
-        }
-    }
-
-    /// The kernel knows whether the source was to blame: without it the datagrams leave, or fail in the same way.
-    fn send_from_anywhere(&self, train: &Train<'_>, refused: &io::Error) -> Sent {
-        let again = self.send(&Train { from: None, ..*train }, false);
-        let same = refused.raw_os_error() == Some(libc::EINVAL) && (again.lost > 0 || again.segmentation_refused);
-        Sent { source_gone: !same, ..again }
-    }
-
-    fn send_smaller(&self, train: &Train<'_>, several: bool, refused: &io::Error) -> Sent {
-        match refused.raw_os_error() {
-            _ if !several => lost_one(refused),
-            // EIO: the device has no checksum offload; EINVAL: drivers, xfrm.
-            Some(libc::EIO | libc::EINVAL) => self.send_singly(train, true),
-            // A segment above the MTU says nothing about segmentation.
-            Some(libc::EMSGSIZE) => self.send_singly(train, false),
-            _ => Sent { lost: train.payload.len().div_ceil(train.segment), ..Sent::default() },
-        }
-    }
-
-    fn send_singly(&self, train: &Train<'_>, segmentation_refused: bool) -> Sent {
-        let mut sent = Sent { segmentation_refused, ..Sent::default() };
-        for datagram in train.payload.chunks(train.segment) {
-            let one = self.send(&Train { segment: datagram.len(), payload: datagram, ..*train }, true);
-            sent.lost += one.lost;
-            sent.too_big += one.too_big;
-            sent.source_gone |= one.source_gone;
-        }
-        sent
-    }
-
-    fn send_once(&self, train: &Train<'_>, segmented: bool) -> io::Result<()> {
-        let address = SockAddr::from(self.mapped(train.to));
-        let mut control = Control::new();
-        let mut iov = libc::iovec { iov_base: train.payload.as_ptr().cast_mut().cast(), iov_len: train.payload.len() };
-        // SAFETY: all-zero is a valid msghdr.
-        let mut msg: libc::msghdr = unsafe { std::mem::zeroed() };
-        msg.msg_name = address.as_ptr().cast_mut().cast();
-        msg.msg_namelen = address.len();
-        msg.msg_iov = &raw mut iov;
-        msg.msg_iovlen = 1;
-        msg.msg_control = control.0.as_mut_ptr().cast();
-        msg.msg_controllen = control.0.len() as _;
-        let segment = if segmented { u16::try_from(train.segment).ok() } else { None };
-        // SAFETY: `control` is alive and its length is given.
-        unsafe { cmsg::write(&mut msg, segment, train.from, self.v6) };
-        // SAFETY: every pointer in `msg` points to a local or to the payload, which sendmsg only reads.
-        let rc = unsafe { libc::sendmsg(self.as_raw_fd(), &raw const msg, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
-        if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-    }
-
-    fn mapped(&self, to: SocketAddr) -> SocketAddr {
+    pub(crate) fn mapped(&self, to: SocketAddr) -> SocketAddr {
         match to.ip() {
             IpAddr::V4(v4) if self.v6 => SocketAddr::new(v4.to_ipv6_mapped().into(), to.port()),
             _ => to,
@@ -251,15 +196,6 @@ impl AsRawFd for UdpSocket {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
-}
-
-fn source_may_be_gone(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENETUNREACH | libc::EADDRNOTAVAIL | libc::ENODEV))
-}
-
-fn lost_one(error: &io::Error) -> Sent {
-    let too_big = usize::from(error.raw_os_error() == Some(libc::EMSGSIZE));
-    Sent { lost: 1, too_big, ..Sent::default() }
 }
 
 /// Root may exceed net.core.rmem_max; others get what the limit allows.

@@ -214,14 +214,15 @@ fn each_train_of_a_call_has_its_own_segment_and_sender() {
     }
 }
 
-/// A filter for this thread that answers recvmmsg with "not permitted", as a container runtime's does with what it does not
-/// know.
-fn forbid_recvmmsg() {
-    // Load the number of the call; 0x06 returns, 0x15 compares (include/uapi/linux/bpf_common.h, seccomp.h).
+/// A filter for this thread that answers these calls with "not permitted", as a container runtime's does with what it does
+/// not know.
+fn forbid(calls: [libc::c_long; 2]) {
+    // Load the number of the call; 0x15 compares, 0x06 returns (include/uapi/linux/bpf_common.h, seccomp.h).
     let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
     let mut program = [
         step(0x20, 0, 0, 0),
-        step(0x15, 0, 1, libc::SYS_recvmmsg as u32),
+        step(0x15, 1, 0, calls[0] as u32),
+        step(0x15, 0, 1, calls[1] as u32),
         step(0x06, 0, 0, 0x0005_0000 | libc::EPERM as u32),
         step(0x06, 0, 0, 0x7fff_0000),
     ];
@@ -234,14 +235,50 @@ fn forbid_recvmmsg() {
     assert!(bound, "{}", std::io::Error::last_os_error());
 }
 
+/// Trains of these datagrams, each alone.
+fn trains_of(datagrams: &[Vec<u8>], to: SocketAddr) -> impl Iterator<Item = (Train<'_>, bool)> + Clone {
+    datagrams.iter().map(move |payload| (Train { to, from: None, segment: payload.len(), payload }, false))
+}
+
 #[test]
-fn where_a_filter_forbids_several_they_come_one_by_one() {
+fn trains_of_every_length_leave_together_and_stay_in_order() {
+    let (sockets, to) = sockets(1);
+    let sent = unequal(2 * TRAINS_MAX + 3);
+    sockets[0].send_all(trains_of(&sent, to), |nth, what| panic!("train {nth}: {what:?}"));
+    assert_eq!(drain(&sockets[0], 64).0, sent);
+    // Among them one of several datagrams, and one that has to leave datagram by datagram.
+    let long = [[1; 400], [2; 400], [3; 400]].concat();
+    let several = |singly| (Train { to, from: Some(HERE), segment: 400, payload: &long }, singly);
+    let alone = trains_of(&sent, to);
+    let all = alone.clone().take(2).chain([several(false), several(true)]).chain(alone.skip(2));
+    sockets[0].send_all(all, |nth, what| panic!("train {nth}: {what:?}"));
+    let chunks: Vec<Vec<u8>> = long.chunks(400).map(<[u8]>::to_vec).collect();
+    assert_eq!(drain(&sockets[0], 64).0, [&sent[..2], &chunks, &chunks, &sent[2..]].concat());
+}
+
+#[test]
+fn a_train_that_the_kernel_refuses_is_told_and_the_others_leave() {
+    let (sockets, to) = sockets(1);
+    let mut sent = unequal(2 * TRAINS_MAX);
+    for nth in [0, 5, 6, 31] {
+        sent[nth] = vec![0; 70_000];
+    }
+    let mut told = Vec::new();
+    sockets[0].send_all(trains_of(&sent, to), |nth, what| told.push((nth, what)));
+    let lost = Sent { lost: 1, too_big: 1, ..Sent::default() };
+    assert_eq!(told, [(0, lost), (5, lost), (6, lost), (31, lost)]);
+    sent.retain(|datagram| datagram.len() < 70_000);
+    assert_eq!(drain(&sockets[0], 64).0, sent);
+}
+
+#[test]
+fn where_a_filter_forbids_several_they_go_and_come_one_by_one() {
     let (sockets, to) = sockets(1);
     let sent = unequal(5);
-    send_all(&sent, to);
     let got = std::thread::scope(|scope| {
         let confined = scope.spawn(|| {
-            forbid_recvmmsg();
+            forbid([libc::SYS_recvmmsg, libc::SYS_sendmmsg]);
+            sockets[0].send_all(trains_of(&sent, to), |nth, what| panic!("train {nth}: {what:?}"));
             drain(&sockets[0], TRAINS_MAX)
         });
         confined.join().unwrap()

@@ -81,12 +81,21 @@ impl Batch {
         Ok(())
     }
 
+    /// Every train in order: peer, datagram length, datagrams.
+    pub fn trains(&self) -> impl Iterator<Item = (Slot, usize, &[u8])> + Clone {
+        self.trains.iter().map(|train| (train.slot, train.segment, &self.arena[train.span.clone()]))
+    }
+
+    /// Empties the arena: its trains were sent.
+    pub fn clear(&mut self) {
+        self.trains.clear();
+        self.used = 0;
+    }
+
     /// Hands every train to `send` (peer, datagram length, datagrams) in order and empties the arena.
     pub fn drain(&mut self, mut send: impl FnMut(Slot, usize, &[u8])) {
-        for train in self.trains.drain(..) {
-            send(train.slot, train.segment, &self.arena[train.span]);
-        }
-        self.used = 0;
+        self.trains().for_each(|(slot, segment, payload)| send(slot, segment, payload));
+        self.clear();
     }
 }
 

@@ -273,12 +273,17 @@ fn send_batch(
     destinations: &[Destination],
     feedback: &mut Vec<(Slot, warren_io::Sent)>,
 ) {
-    batch.drain(|slot, segment, payload| {
-        let Some(way) = destinations.iter().rev().find(|way| way.slot == slot) else { return };
-        let socket = own.filter(|_| way.own).unwrap_or(shared);
-        let sent = socket.send(&Train { to: way.to, from: way.from, segment, payload }, way.singly);
-        if sent != warren_io::Sent::default() {
-            feedback.push((slot, sent));
-        }
-    });
+    // A peer's trains leave by one of the two, and so in their order.
+    for (socket, by_own) in [(Some(shared), false), (own, true)] {
+        let Some(socket) = socket else { continue };
+        let trains = batch.trains().filter_map(|(slot, segment, payload)| {
+            let way = destinations.iter().rev().find(|way| way.slot == slot)?;
+            let train = Train { to: way.to, from: way.from, segment, payload };
+            ((way.own && own.is_some()) == by_own).then_some((slot, (train, way.singly)))
+        });
+        socket.send_all(trains.clone().map(|(_, train)| train), |nth, sent| {
+            feedback.extend(trains.clone().nth(nth).map(|(slot, _)| (slot, sent)));
+        });
+    }
+    batch.clear();
 }
