@@ -3,15 +3,18 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use super::strangers::{Stranger, strangers};
 use super::uapi::{public_key, write_secret};
 use super::{Tunnel, WIREGUARD_OVERHEAD, kernel};
 use crate::process::Process;
 use crate::world::World;
-use crate::{Error, Result, process};
+use crate::{Error, Result, interrupt, process};
 
 const PORT: u16 = 51840;
+/// How long a tunnel may take until it carries.
+const CARRYING_LIMIT: Duration = Duration::from_secs(10);
 
 /// What differs between one Warren and another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,9 +46,26 @@ pub(super) fn start(program: &Path, flavour: Flavour, world: &World) -> Result<T
         tunnel.processes.push(Process::start("warren", &mut command, Some(&log))?);
     }
     if flavour.beneath_vxlan {
+        wait_carrying(world)?;
         kernel::vxlan(world, None)?;
     }
     Ok(tunnel)
+}
+
+/// Before an agent stands, what it will carry goes in clear, and would be measured so.
+fn wait_carrying(world: &World) -> Result<()> {
+    let limit = Instant::now() + CARRYING_LIMIT;
+    while Instant::now() < limit {
+        interrupt::check()?;
+        let ping = ["-n", "-q", "-c", "1", "-W", "0.2", "10.77.0.2"];
+        let answered = process::output(world.node(1).command("ping").args(ping))?.status.success();
+        let device = process::output(world.node(1).command("ip").args(["-s", "-j", "link", "show", "dev", "warren0"]))?;
+        let counters: serde_json::Value = serde_json::from_slice(&device.stdout).unwrap_or_default();
+        if answered && counters[0]["stats64"]["rx"]["packets"].as_u64() > Some(0) {
+            return Ok(());
+        }
+    }
+    Err(Error::new("nothing comes through the tunnel beneath the VXLAN"))
 }
 
 fn config(world: &World, flavour: Flavour, number: u8, keys: &[String]) -> String {
