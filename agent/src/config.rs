@@ -44,6 +44,10 @@ pub struct Config {
     pub offload: Offload,
     /// `[workers]`
     pub workers: Workers,
+    /// `[health]`
+    pub health: Health,
+    /// `[metrics]`
+    pub metrics: Metrics,
     /// `[etcd]`
     pub etcd: Option<Etcd>,
     /// `[[peer]]`
@@ -164,6 +168,22 @@ pub struct Offload {
 pub struct Workers {
     /// `count`; 0 (default): one per core.
     pub count: u16,
+}
+
+/// `[health]`
+#[derive(Clone, Copy, Debug)]
+pub struct Health {
+    /// `listen`; default 127.0.0.1:9587; `None` for `"off"`.
+    pub listen: Option<SocketAddr>,
+}
+
+/// `[metrics]`
+#[derive(Clone, Copy, Debug)]
+pub struct Metrics {
+    /// `listen`; default 127.0.0.1:9586; `None` for `"off"`.
+    pub listen: Option<SocketAddr>,
+    /// `per_peer`: also series of every single peer; default true.
+    pub per_peer: bool,
 }
 
 /// `[etcd]`

@@ -4,6 +4,8 @@
 //! Order at start: guard, device, routes, and only then the record is published. Nothing here waits for a registry.
 
 mod desired;
+mod in_clear;
+mod observe;
 mod reconcile;
 mod report;
 mod start;
@@ -118,6 +120,8 @@ struct Control {
     /// When the host is read back whole, whatever was heard.
     next_look: Instant,
     repairs: u64,
+    /// For probes and metrics.
+    view: observe::View,
     leaving: bool,
 }
 
@@ -132,9 +136,11 @@ impl Control {
         let mut pulse = tokio::time::interval(PULSE);
         pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            self.view.turn();
             tokio::select! {
                 Some(event) = self.events.recv() => self.learn(event).await,
                 Some(request) = self.requests.recv() => self.answer(request).await,
+                Some(ask) = self.view.asked().recv() => self.observe(ask).await,
                 Some(()) = self.changes.recv() => self.repair().await,
                 _ = pulse.tick() => self.pulse().await,
                 _ = terminate.recv() => break tracing::info!("SIGTERM: stopping; the guard stays"),
@@ -158,6 +164,7 @@ impl Control {
                 }
             }
             registry::Event::Static(statics) => self.statics = statics,
+            registry::Event::Contact { registry, revision } => return self.view.contact(registry, revision),
             registry::Event::Health(health) => {
                 if health.ok {
                     tracing::info!(registry = health.registry, detail = %health.detail, "registry is well");
@@ -180,6 +187,7 @@ impl Control {
         if self.dataplane.device_is_gone() {
             self.repair().await;
         }
+        self.join();
         if Instant::now() >= self.next_look {
             self.next_look = Instant::now() + LOOK;
             self.host.distrust();

@@ -16,6 +16,7 @@ mod lanes;
 mod link;
 mod orders;
 mod peer;
+mod roll;
 mod snapshot;
 mod strays;
 mod worker;
@@ -43,7 +44,9 @@ use crate::config::{Associations, Offload};
 use clerk::Clerk;
 use counters::WorkerCounters;
 use orders::{Orders, Ready};
+use peer::Peer;
 pub use peer::{ASSOCIATIONS, Association, PeerCounters};
+use roll::Roll;
 use snapshot::Snapshot;
 use worker::Worker;
 
@@ -122,6 +125,8 @@ struct Shared {
     /// Datagrams of one worker's associations that came to another.
     strays: Vec<strays::Strays>,
     wakers: Vec<Waker>,
+    /// Who turns.
+    roll: Roll,
     /// A new device's queues, one place per worker, until the worker takes them.
     successors: Vec<Mutex<Option<Queues>>>,
     /// Somebody deleted the device.
@@ -154,6 +159,8 @@ pub struct Dataplane {
     clerk: clerk::Mailbox,
     threads: Vec<JoinHandle<()>>,
     offloads: Vec<&'static str>,
+    /// What passed with peers that are gone.
+    gone: Mutex<PeerCounters>,
 }
 
 impl Dataplane {
@@ -191,10 +198,11 @@ impl Dataplane {
             ready: Mutex::default(),
             strays: (0..workers).map(|_| strays::Strays::default()).collect(),
             wakers: (0..workers).map(|_| Waker::new()).collect::<io::Result<_>>()?,
+            roll: Roll::new(workers),
             stop: AtomicBool::new(false),
         });
         let (mailbox, clerk) = Clerk::new(Arc::clone(&shared));
-        let mut dataplane = Self { shared, clerk: mailbox, threads: Vec::new(), offloads };
+        let mut dataplane = Self { shared, clerk: mailbox, threads: Vec::new(), offloads, gone: Mutex::default() };
         dataplane.spawn(tun, clerk)?;
         Ok(dataplane)
     }
@@ -213,8 +221,37 @@ impl Dataplane {
     pub fn apply(&self, peers: &BTreeMap<NodeName, PeerSpec>, local: &[IpNet]) {
         let now = self.shared.snapshot.load();
         let next = now.with(peers, local, &self.shared.identity, (self.shared.options.mtu, self.shared.sockets.len()));
+        self.remember_gone(&now, &next);
         self.shared.snapshot.store(Arc::new(next));
         self.clerk.look();
+    }
+
+    /// What passed with all peers so far must not shrink when one of them goes.
+    fn remember_gone(&self, now: &Snapshot, next: &Snapshot) {
+        let stays = |peer: &Peer| next.peer(peer.slot()).is_some_and(|heir| heir.id() == peer.id());
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        now.peers().filter(|peer| !stays(peer)).for_each(|peer| *gone += peer.report().counters);
+    }
+
+    /// What passed with all peers so far, those that are gone included.
+    pub fn traffic(&self) -> PeerCounters {
+        let mut sum = *self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        self.shared.snapshot.load().peers().for_each(|peer| sum += peer.report().counters);
+        sum
+    }
+
+    /// Asks every thread to show that it turns.
+    pub fn call_the_roll(&self) {
+        self.shared.roll.call();
+        for waker in &self.shared.wakers {
+            waker.wake();
+        }
+        // The clerk turns by itself, four times a second.
+    }
+
+    /// The threads that have not shown it since.
+    pub fn absent(&self) -> Vec<String> {
+        self.shared.roll.absent()
     }
 
     /// True after somebody deleted the device, until [`Self::reopen`].

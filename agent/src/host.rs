@@ -32,7 +32,7 @@ use tokio::sync::mpsc;
 use crate::config::Mode;
 use crate::status::GuardStatus;
 pub use discover::{Underlay, UnderlayDevice};
-use guard::{Guard, Touched};
+use guard::{Guard, InClear, Touched};
 use monitor::{Ears, Repairs};
 use netlink::Netlink;
 pub use survey::{Survey, survey};
@@ -128,6 +128,7 @@ pub enum HostError {
 pub struct Host {
     netlink: Netlink,
     guard: Guard,
+    in_clear: InClear,
     sysctls: Sysctls,
     repairs: Arc<Repairs>,
     heard: Arc<Ears>,
@@ -144,6 +145,7 @@ impl Host {
         Ok(Self {
             netlink: Netlink::open()?,
             guard: Guard::new(state_dir),
+            in_clear: InClear::default(),
             sysctls: Sysctls::open(state_dir),
             repairs: Arc::new(Repairs::new()),
             heard: Arc::new(Ears::default()),
@@ -234,6 +236,17 @@ impl Host {
         guard::counters()
     }
 
+    /// Counts from now on what passes in clear on these devices from and to these prefixes, and what of no other. Lets
+    /// nothing pass and holds nothing up; the guard does not depend on it.
+    pub fn count_in_clear(&mut self, devices: &BTreeSet<String>, prefixes: BTreeSet<IpNet>) {
+        self.in_clear.apply(devices, prefixes);
+    }
+
+    /// What was counted so: packets received and sent, by prefix.
+    pub fn in_clear(&mut self) -> BTreeMap<IpNet, (u64, u64)> {
+        self.in_clear.counted()
+    }
+
     /// The named underlay devices, or those that look like it: a default route or a global address.
     ///
     /// # Errors
@@ -265,6 +278,7 @@ impl Host {
         removed.extend(guard::remove(&self.state_dir)?);
         self.last = None;
         self.guard = Guard::new(&self.state_dir);
+        self.in_clear = InClear::default();
         Ok(removed)
     }
 }

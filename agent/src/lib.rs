@@ -7,6 +7,7 @@ pub mod config;
 pub mod control;
 pub mod dataplane;
 pub mod demo;
+pub mod health;
 pub mod host;
 pub mod keyfile;
 pub mod log;

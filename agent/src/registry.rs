@@ -19,6 +19,13 @@ pub enum Event {
     Static(Vec<StaticPeer>),
     /// How the registry fares, when that changes.
     Health(Health),
+    /// It answered just now.
+    Contact {
+        /// `etcd` or another.
+        registry: &'static str,
+        /// Of what is known.
+        revision: u64,
+    },
 }
 
 /// How a registry fares.

@@ -51,6 +51,21 @@ fn what_is_in_the_store_is_told_and_so_is_every_change() {
 }
 
 #[test]
+fn that_the_store_answers_is_told_with_its_revision_also_when_nothing_changes() {
+    scenario(async {
+        let store = store();
+        let mut a = Node::start(Etcd { lease_seconds: 5, ..store.config() }, "a", "192.0.2.1", listed(&[]));
+        a.until("the store answered", |a| !a.contacts.is_empty()).await;
+        store.put("nodes/b", &value("b"));
+        let before = a.contacts.last().copied();
+        a.until("the revision follows", |a| a.contacts.last().copied() > before).await;
+        let (count, revision) = (a.contacts.len(), a.contacts.last().copied());
+        a.until("the lease is kept alive", |a| a.contacts.len() > count + 1).await;
+        assert_eq!(a.contacts.last().copied(), revision, "nobody wrote");
+    });
+}
+
+#[test]
 fn malformed_values_harm_nobody_and_are_named() {
     scenario(async {
         let store = store();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use host_space::{Space, desired, ip, run};
 use warren_agent::config::Mode;
-use warren_agent::host::{Desired, guard};
+use warren_agent::host::{Desired, Host, guard};
 use warren_overlay::mesh::Enforcement;
 
 /// Puts the other end of the underlay into a namespace of its own, and itself on the network of this node.
@@ -114,6 +114,39 @@ fn in_permissive_it_passes_and_is_counted_but_not_for_a_proven_pair() {
         assert!(!passes(&pod, &stranger) && !passes(&stranger, &pod));
         let counted = host.guard_counters().await;
         assert!(counted.passed == 2 && counted.refused >= 2, "counts survive: {counted:?}");
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn what_passes_in_clear_is_counted_by_prefix_both_ways_for_as_long_as_somebody_wants() {
+    Space::enter(|space| async move {
+        let outside = Outside::new();
+        let (pod, stranger) = (bound("10.42.1.1:7000"), outside.socket("10.42.9.9:7000"));
+        let devices = ["eth0".to_owned()].into();
+        let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("a prefix")).collect();
+        let mut host = space.host();
+        host.count_in_clear(&devices, nets(&["10.42.9.0/24", "10.42.8.0/24", "fd42:9::/64"]));
+        let counts = |host: &mut Host, net: &str| host.in_clear().get(&net.parse().expect("a prefix")).copied();
+        assert_eq!(counts(&mut host, "10.42.9.0/24"), Some((0, 0)));
+        assert!(passes(&pod, &stranger));
+        let sent = counts(&mut host, "10.42.9.0/24").map_or(0, |(_, sent)| sent);
+        assert!(sent > 0, "{:?}", host.in_clear());
+        assert!(passes(&stranger, &pod));
+        let counted = counts(&mut host, "10.42.9.0/24");
+        assert!(counted.is_some_and(|(received, still)| received > 0 && still == sent), "{counted:?}");
+        assert_eq!(counts(&mut host, "10.42.8.0/24"), Some((0, 0)), "another's");
+        // Part of one that goes, and one that stays with its counts.
+        host.count_in_clear(&devices, nets(&["10.42.9.0/24", "10.42.8.128/25", "10.42.7.7/32"]));
+        assert_eq!(counts(&mut host, "10.42.9.0/24"), counted);
+        assert_eq!(host.in_clear().len(), 3, "{:?}", host.in_clear());
+        run("nft", &["delete", "table", "inet", "warren_in_clear"]);
+        assert!(host.in_clear().is_empty());
+        host.count_in_clear(&devices, nets(&["10.42.9.0/24"]));
+        assert_eq!(counts(&mut host, "10.42.9.0/24"), Some((0, 0)), "made anew");
+        host.count_in_clear(&devices, nets(&[]));
+        assert!(!run("nft", &["list", "tables"]).contains("warren"));
+        assert!(host.in_clear().is_empty() && passes(&pod, &stranger));
     });
 }
 

@@ -1,5 +1,6 @@
 //! The file, with what wins over it, into [`Config`]. Every fault names its place and its key; all are found at once.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
@@ -10,12 +11,12 @@ use super::fault::{ConfigError, Fault, Place};
 use super::layers::Layers;
 use super::table::{Document, Table};
 use super::value::{
-    Auto, MTUS, absolute, any, device, host_name, level, mark, mtu, node_name, ports, prefixes, preshared_key,
-    secret_path, table, urls, within, word,
+    Auto, MTUS, absolute, any, device, host_name, level, listener, mark, mtu, node_name, ports, prefixes,
+    preshared_key, secret_path, table, urls, within, word,
 };
 use super::{
-    Associations, Cidrs, Config, Etcd, Log, LogFormat, Mode, Node, Offload, Overlay, Password, Peer, RUN_DIR,
-    STATE_DIR, Underlay, Workers,
+    Associations, Cidrs, Config, Etcd, Health, Log, LogFormat, Metrics, Mode, Node, Offload, Overlay, Password, Peer,
+    RUN_DIR, STATE_DIR, Underlay, Workers,
 };
 
 /// Reads and checks the file, with the environment and the flags of this process over it.
@@ -73,6 +74,7 @@ fn config(document: &mut Document<'_>) -> Option<Config> {
     let (node, overlay) = (document.table("node", node), document.table("overlay", overlay));
     let (underlay, offload) = (document.table("underlay", underlay), document.table("offload", offload));
     let workers = document.table("workers", workers);
+    let (health, metrics) = (document.table("health", health), document.table("metrics", metrics));
     let etcd = document.optional("etcd", etcd);
     let peers = document.array("peer", peer);
     let log = document.table("log", log);
@@ -85,6 +87,8 @@ fn config(document: &mut Document<'_>) -> Option<Config> {
         underlay: underlay?,
         offload: offload?,
         workers: workers?,
+        health: health?,
+        metrics: metrics?,
         etcd,
         peers,
         log: log?,
@@ -173,6 +177,19 @@ fn offload(raw: &mut Table<'_, '_>) -> Option<Offload> {
 
 fn workers(raw: &mut Table<'_, '_>) -> Option<Workers> {
     Some(Workers { count: raw.get("count", within(0..=64)).unwrap_or(0) })
+}
+
+fn health(raw: &mut Table<'_, '_>) -> Option<Health> {
+    let default = SocketAddr::from((Ipv4Addr::LOCALHOST, 9587));
+    Some(Health { listen: raw.get("listen", listener).unwrap_or(Some(default)) })
+}
+
+fn metrics(raw: &mut Table<'_, '_>) -> Option<Metrics> {
+    let default = SocketAddr::from((Ipv4Addr::LOCALHOST, 9586));
+    Some(Metrics {
+        listen: raw.get("listen", listener).unwrap_or(Some(default)),
+        per_peer: raw.get("per_peer", any).unwrap_or(true),
+    })
 }
 
 fn etcd(raw: &mut Table<'_, '_>) -> Option<Etcd> {

@@ -17,6 +17,15 @@ fn an_empty_file_is_a_node_with_defaults() {
     assert_eq!((config.underlay.port, config.overlay.table, config.overlay.mark), (51840, 51840, 0x10));
     assert_eq!(config.node.key_file, Path::new("/var/lib/warren/private.key"));
     assert!(config.etcd.is_none() && config.peers.is_empty());
+    let listeners = [config.health.listen, config.metrics.listen].map(|at| at.map(|at| at.to_string()));
+    assert_eq!(listeners, [Some("127.0.0.1:9587".to_owned()), Some("127.0.0.1:9586".to_owned())]);
+}
+
+#[test]
+fn a_listener_that_is_off_is_none() {
+    let config =
+        parse("[health]\nlisten = \"off\"\n[metrics]\nlisten = \"off\"\n", Path::new("w.toml")).expect("valid");
+    assert_eq!((config.health.listen, config.metrics.listen), (None, None));
 }
 
 #[test]
@@ -39,6 +48,8 @@ fn an_error_names_file_line_column_key_and_what_is_allowed() {
             "w.toml:2:13: key 'node.addresses': must be \"auto\" or a list of IP addresses",
         ),
         ("[node]\ncidrs = [\"10.1.0.7/24\"]", "did you mean \"10.1.0.0/24\"?"),
+        ("[health]\nlisten = \"9587\"", "w.toml:2:10: health.listen: \"9587\" is neither \"off\" nor an address"),
+        ("[metrics]\nlisten = \"127.0.0.1:0\"", "w.toml:2:10: metrics.listen: \"127.0.0.1:0\" is neither \"off\""),
         ("[node]\nstate_dir = \"here\"", "node.state_dir: must be an absolute path"),
         ("[log]\nlevel = \"lots of\"", "w.toml:2:9: log.level"),
     ];

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -87,6 +88,15 @@ pub(super) fn mtu(value: Auto<u16>) -> Checked<Option<u16>> {
     match value.value("a number of bytes")? {
         Some(mtu) if !MTUS.contains(&mtu) => Err(format!("{mtu} is neither \"auto\" nor from 1280 to 9200")),
         mtu => Ok(mtu),
+    }
+}
+
+/// None for `"off"`.
+pub(super) fn listener(text: String) -> Checked<Option<SocketAddr>> {
+    match text.parse::<SocketAddr>() {
+        _ if text == "off" => Ok(None),
+        Ok(address) if address.port() != 0 => Ok(Some(address)),
+        _ => Err(format!("{text:?} is neither \"off\" nor an address with a port, as \"127.0.0.1:9587\"")),
     }
 }
 

@@ -48,6 +48,7 @@ impl Control {
         if !self.note(guarded.map(drop)) {
             return;
         }
+        self.count_in_clear();
         // Routes before tunnels would blackhole for a moment, tunnels before routes do nothing: tunnels first.
         self.dataplane.apply(&self.peers, &self.local_prefixes());
         let routed = self.host.route(&desired).await;

@@ -34,7 +34,7 @@ impl Control {
         }
     }
 
-    async fn status(&mut self) -> Status {
+    pub(super) async fn status(&mut self) -> Status {
         let guard = self.host.guard_counters().await;
         Status {
             node: self.config.node.name.to_string(),
@@ -146,7 +146,9 @@ impl Control {
             .is_empty()
             .then(|| "no underlay device was found, so the guard watches none: set underlay.devices".to_owned());
         let gaps = self.host.gaps().iter().cloned();
-        host.chain(unguarded).chain(gaps).chain(inside).chain(registries).chain(silent).chain(held).collect()
+        let unheard = self.view.troubles();
+        let own = host.chain(unguarded).chain(gaps).chain(inside).chain(unheard);
+        own.chain(registries).chain(silent).chain(held).collect()
     }
 }
 

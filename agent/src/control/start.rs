@@ -12,6 +12,7 @@ use warren_overlay::hold::Hold;
 use warren_overlay::mesh::{self, Mesh};
 
 use super::desired::{Facts, desired, overhead, registry_inside};
+use super::observe::View;
 use super::reconcile::{fallback, own};
 use super::underlay::{node_addresses, overlay_networks, without_pods};
 use super::{Control, Error};
@@ -19,7 +20,7 @@ use crate::config::{Config, Mode};
 use crate::dataplane::{self, Dataplane};
 use crate::host::{Host, Underlay};
 use crate::registry::cache::{Cache, Cached};
-use crate::{admin, keyfile, preflight, registry};
+use crate::{admin, health, keyfile, preflight, registry};
 
 /// Registry events that wait, at most; each is a whole picture, so few suffice.
 const EVENTS: usize = 16;
@@ -44,7 +45,8 @@ impl Control {
         let (events_in, events) = mpsc::channel(EVENTS);
         let changes = host.monitor();
         guard_first(&mut host, &config, &cached, public_key, &node_addresses, &underlay, mtu)?;
-        let dataplane = start_dataplane(&config, private, mtu, workers, &node_addresses)?;
+        let dataplane = Arc::new(start_dataplane(&config, private, mtu, workers, &node_addresses)?);
+        let window = health::start(config.health, config.metrics, Arc::downgrade(&dataplane)).map_err(host_error)?;
         let mut control = Self {
             public_key,
             underlay_devices: underlay.devices.keys().cloned().collect(),
@@ -52,7 +54,7 @@ impl Control {
             mtu,
             workers,
             suites: suites(config.overlay.suite),
-            dataplane: Arc::new(dataplane),
+            dataplane,
             host,
             hold: Hold::new(Duration::from_secs(config.overlay.grace_seconds)),
             statics: config.static_peers(),
@@ -76,6 +78,7 @@ impl Control {
             next_check: Instant::now(),
             next_look: Instant::now(),
             repairs: 0,
+            view: View::new(window),
             leaving: false,
             node_addresses,
             config,

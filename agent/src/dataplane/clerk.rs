@@ -165,6 +165,7 @@ impl Clerk {
     pub(super) fn run(mut self) {
         let (mut next_tick, mut next_reset) = (Instant::now() + TICK, Instant::now() + LIMITER_PERIOD);
         while !self.shared.stop.load(Ordering::Acquire) {
+            self.shared.roll.answer(self.shared.sockets.len());
             match self.letters.recv_timeout(next_tick.saturating_duration_since(Instant::now())) {
                 Ok(Letter::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(letter) => self.read(&letter),

@@ -45,6 +45,16 @@ impl LaneCounters {
     }
 }
 
+impl std::ops::AddAssign for PeerCounters {
+    fn add_assign(&mut self, other: Self) {
+        self.tx_packets += other.tx_packets;
+        self.tx_bytes += other.tx_bytes;
+        self.rx_packets += other.rx_packets;
+        self.rx_bytes += other.rx_bytes;
+        self.drops += other.drops;
+    }
+}
+
 /// Adds to a counter that only the calling thread writes.
 pub(super) fn grow(counter: &AtomicU64, n: u64) {
     counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);

@@ -71,6 +71,7 @@ impl Worker {
         let shared = Arc::clone(&self.shared);
         let mut cache = Cache::new(&shared.snapshot);
         while !self.shared.stop.load(Ordering::Acquire) {
+            shared.roll.answer(self.number);
             let snapshot: &Snapshot = cache.load();
             if self.generation != snapshot.generation {
                 self.generation = snapshot.generation;

@@ -9,6 +9,7 @@
 
 mod cbpf;
 mod clsact;
+mod in_clear;
 mod membership;
 mod message;
 mod program;
@@ -23,6 +24,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clsact::Filters;
+pub(in crate::host) use in_clear::InClear;
 pub(in crate::host) use message::concerns_guard;
 use request::Kernel;
 pub use saved::load_saved;
@@ -187,6 +189,7 @@ pub(super) fn remove(state_dir: &Path) -> Result<Vec<String>, HostError> {
         run(&ruleset::deletion(family))?;
         removed.push(format!("nftables table {family} {TABLE}"));
     }
+    removed.extend(in_clear::remove()?);
     removed.extend(clsact::remove()?);
     removed.extend(saved::remove(state_dir));
     Ok(removed)

@@ -308,6 +308,7 @@ impl Registry {
         if let Some(record) = wanted {
             problems.extend(self.publisher.publish(client, &record).await?);
         }
+        self.contact();
         if problems.is_empty() {
             self.well().await
         } else {
@@ -319,6 +320,7 @@ impl Registry {
     async fn keep_alive(&mut self, client: &mut Client) -> Result<(), Ended> {
         if self.publisher.has_lease() {
             if self.publisher.keep_alive(client).await? {
+                self.contact();
                 return Ok(());
             }
             tracing::warn!("the lease was lost; publishing again");
@@ -347,6 +349,12 @@ impl Registry {
 
     async fn send(&self, event: Event) -> Result<(), Ended> {
         self.channels.events.send(event).await.map_err(|_| Ended::Left)
+    }
+
+    /// The store answered: for who wants to know when it did last. Not worth waiting for anybody.
+    fn contact(&self) {
+        let revision = u64::try_from(self.store.revision()).unwrap_or(0);
+        let _ = self.channels.events.try_send(Event::Contact { registry: "etcd", revision });
     }
 
     async fn well(&mut self) {

@@ -22,6 +22,8 @@ pub(crate) struct Node {
     pub(crate) health: Option<Health>,
     /// Every health that was told.
     pub(crate) healths: Vec<Health>,
+    /// The revision of every contact that was told.
+    pub(crate) contacts: Vec<u64>,
     events: mpsc::Receiver<Event>,
     publish: watch::Sender<Option<Record>>,
     task: JoinHandle<()>,
@@ -64,7 +66,7 @@ impl Node {
         let (told, events) = mpsc::channel(64);
         let channels = Channels { events: told, publish: published };
         let task = tokio::task::spawn_local(etcd::run(config, record.name.clone(), cidrs, known, channels));
-        Self { record, snapshot: None, health: None, healths: Vec::new(), events, publish, task }
+        Self { record, snapshot: None, health: None, healths: Vec::new(), contacts: Vec::new(), events, publish, task }
     }
 
     /// What an agent that starts again finds on its disk.
@@ -112,6 +114,7 @@ impl Node {
                 self.health = Some(health.clone());
                 self.healths.push(health);
             }
+            Event::Contact { revision, .. } => self.contacts.push(revision),
             Event::Static(_) => panic!("etcd knows no static peers"),
         }
     }

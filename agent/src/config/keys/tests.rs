@@ -64,7 +64,7 @@ fn no_two_keys_share_a_variable_and_none_is_one_that_kubernetes_sets_beside_a_se
 #[test]
 fn the_example_file_is_valid_as_it_is_and_with_every_default_in_it() {
     read(&example());
-    let plain = ["node", "overlay", "underlay", "offload", "workers", "log"];
+    let plain = ["node", "overlay", "underlay", "offload", "workers", "health", "metrics", "log"];
     for section in plain {
         let defaults: String = KEYS
             .iter()
