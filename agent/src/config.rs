@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use crate::cidrs::Where;
 use crate::dataplane::ASSOCIATIONS;
 use ipnet::IpNet;
 use warren_crypto::association::Suite;
@@ -67,6 +68,8 @@ pub struct Node {
     pub endpoints: Option<Vec<SocketAddr>>,
     /// `cidrs`: a list, or `"auto"`.
     pub cidrs: Cidrs,
+    /// `cidrs` as a source, `cni_dir`, `flannel_file`: who says what `cidrs` lists.
+    pub cidrs_from: Option<Where>,
     /// `state_dir`; default `/var/lib/warren`.
     pub state_dir: PathBuf,
     /// `key_file`; default `<state_dir>/private.key`.

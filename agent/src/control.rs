@@ -3,6 +3,7 @@
 //!
 //! Order at start: guard, device, routes, and only then the record is published. Nothing here waits for a registry.
 
+pub(crate) mod cni;
 mod desired;
 mod in_clear;
 mod observe;
@@ -107,7 +108,12 @@ struct Control {
     deadline: Option<Instant>,
     /// Peers with whom a tunnel has stood: never again in clear.
     proven: Proven,
+    /// Why the CNI does not say this node's prefixes, where it is asked.
+    no_cidrs: Option<String>,
     health: BTreeMap<&'static str, Health>,
+    /// The stores' tasks, which speak by `to_events`.
+    registries: Vec<tokio::task::AbortHandle>,
+    to_events: mpsc::Sender<registry::Event>,
     publish: watch::Sender<Option<Record>>,
     events: mpsc::Receiver<registry::Event>,
     requests: mpsc::Receiver<admin::Request>,
@@ -165,6 +171,7 @@ impl Control {
             }
             registry::Event::Static(statics) => self.statics = statics,
             registry::Event::Contact { registry, revision } => return self.view.contact(registry, revision),
+            registry::Event::Cidrs(said) => return self.hear_of_cidrs(said).await,
             registry::Event::Health(health) => {
                 if health.ok {
                     tracing::info!(registry = health.registry, detail = %health.detail, "registry is well");

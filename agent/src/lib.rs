@@ -1,6 +1,7 @@
 //! Every side effect of Warren: configuration, registry, netlink, guard, threads, admin socket, command line.
 
 pub mod admin;
+pub mod cidrs;
 pub mod cli;
 pub mod cluster;
 pub mod config;

@@ -1,5 +1,6 @@
 //! Everything the host lacks, each with its remedy. Writes nothing. `warren up` runs it and says the same.
 
+mod cni;
 mod files;
 mod firewall;
 mod network;
@@ -54,6 +55,7 @@ impl fmt::Display for Finding {
 
 /// Looks at everything, also when the first thing is missing already.
 pub fn run(config: &Config) -> Vec<Finding> {
+    let (config, cni) = &cni::asked(config.clone());
     let running = running(config);
     let mut findings = vec![
         privileges::net_admin(),
@@ -64,6 +66,7 @@ pub fn run(config: &Config) -> Vec<Finding> {
     ];
     findings.extend(firewall::traffic_control());
     findings.extend(files::key(&config.node.key_file));
+    findings.extend(cni.clone());
     findings.extend(network::findings(config));
     findings.extend(network::forwarding(config));
     findings.extend(firewall::forward(config));

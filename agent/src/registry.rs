@@ -10,6 +10,8 @@ use tokio::sync::{mpsc, watch};
 use warren_overlay::mesh::{Snapshot, StaticPeer};
 use warren_overlay::record::Record;
 
+use crate::cidrs::Found;
+
 /// What a registry tells the control plane.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -17,6 +19,8 @@ pub enum Event {
     Snapshot(Arc<Snapshot>),
     /// The static peers, at start and whenever the file changed.
     Static(Vec<StaticPeer>),
+    /// What the host's CNI says of this node's prefixes, or why it says nothing, when that changes.
+    Cidrs(Result<Found, String>),
     /// How the registry fares, when that changes.
     Health(Health),
     /// It answered just now.

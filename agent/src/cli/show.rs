@@ -2,6 +2,7 @@
 
 use super::{DEGRADED, FAILED, OK, Output, say};
 use crate::admin::Verify;
+use crate::cidrs::{Where, look};
 use crate::config::{Cidrs, Config};
 use crate::preflight::Finding;
 use crate::status::{PeerStatus, Status};
@@ -127,12 +128,24 @@ pub(super) fn findings(findings: &[Finding]) -> u8 {
     if findings.iter().all(|finding| finding.ok) { OK } else { DEGRADED }
 }
 
+/// What the CNI says at this moment.
+fn from_cni(place: &Where) -> String {
+    match look(place) {
+        Ok(found) => {
+            let cidrs: Vec<_> = found.cidrs.iter().map(ToString::to_string).collect();
+            format!("{} ({}: {})", cidrs.join(", "), place.source, found.from.display())
+        }
+        Err(why) => format!("none yet ({}: {why})", place.source),
+    }
+}
+
 /// What the configuration means.
 pub(super) fn config(config: &Config) -> u8 {
-    let cidrs = match &config.node.cidrs {
-        Cidrs::Auto { length } => format!("one of its own choice (/{} or /{})", length.0, length.1),
-        Cidrs::Listed(list) if list.is_empty() && config.etcd.is_some() => "what is allocated to it".to_owned(),
-        Cidrs::Listed(list) => or_none(&list.iter().map(ToString::to_string).collect::<Vec<_>>()),
+    let cidrs = match (&config.node.cidrs_from, &config.node.cidrs) {
+        (Some(place), _) => from_cni(place),
+        (None, Cidrs::Auto { length }) => format!("one of its own choice (/{} or /{})", length.0, length.1),
+        (None, Cidrs::Listed(list)) if list.is_empty() && config.etcd.is_some() => "what is allocated to it".to_owned(),
+        (None, Cidrs::Listed(list)) => or_none(&list.iter().map(ToString::to_string).collect::<Vec<_>>()),
     };
     say(format_args!("node {} with CIDRs: {cidrs}", config.node.name));
     say(format_args!("device {}, UDP port {}", config.overlay.device, config.underlay.port));

@@ -11,13 +11,14 @@ use super::fault::{ConfigError, Fault, Place};
 use super::layers::Layers;
 use super::table::{Document, Table};
 use super::value::{
-    Auto, MTUS, absolute, any, device, host_name, level, listener, mark, mtu, node_name, ports, prefixes,
+    Auto, MTUS, absolute, any, cidrs, device, host_name, level, listener, mark, mtu, node_name, ports, prefixes,
     preshared_key, secret_path, table, urls, within, word,
 };
 use super::{
     Associations, Cidrs, Config, Etcd, Health, Log, LogFormat, Metrics, Mode, Node, Offload, Overlay, Password, Peer,
     RUN_DIR, STATE_DIR, Underlay, Workers,
 };
+use crate::cidrs::{CNI_DIR, FLANNEL_FILE, Where};
 
 /// Reads and checks the file, with the environment and the flags of this process over it.
 ///
@@ -54,7 +55,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
 /// # Errors
 /// As [`load`].
 pub(super) fn read(text: &str, path: &Path, layers: Layers) -> Result<Config, ConfigError> {
-    let Layers { settings, mut faults } = layers;
+    let Layers { settings, mut faults, in_pod } = layers;
     let mut document = Document::new(text);
     settings.iter().for_each(|setting| document.lay(setting));
     // What follows from half a file would be guesses.
@@ -62,11 +63,25 @@ pub(super) fn read(text: &str, path: &Path, layers: Layers) -> Result<Config, Co
     faults.extend(document.faults());
     match config {
         Some(mut config) if faults.is_empty() => {
+            decide_auto(&mut config, in_pod);
             config.overridden =
                 settings.iter().map(|setting| (setting.key.path(), setting.origin.to_string())).collect();
             Ok(config)
         }
         _ => Err(ConfigError { path: path.to_owned(), faults }),
+    }
+}
+
+/// `cidrs = "auto"`: where a CNI decides, what it says; on a host of its own with a registry, what is free there. In a Pod it
+/// is never the latter: until the CNI says its prefix, none is right.
+fn decide_auto(config: &mut Config, in_pod: bool) {
+    if !matches!(config.node.cidrs, Cidrs::Auto { .. }) {
+        return;
+    }
+    if in_pod || config.etcd.is_none() {
+        config.node.cidrs = Cidrs::Listed(Default::default());
+    } else {
+        config.node.cidrs_from = None;
     }
 }
 
@@ -105,14 +120,15 @@ fn node(raw: &mut Table<'_, '_>) -> Option<Node> {
         raw.get("cidr_length", within(8..=30)).unwrap_or(24),
         raw.get("cidr_length_v6", within(16..=126)).unwrap_or(64),
     );
-    let cidrs = raw.get("cidrs", |value: Auto<_>| match value.value("a list")? {
-        None => Ok(Cidrs::Auto { length }),
-        Some(list) => prefixes(list).map(Cidrs::Listed),
-    });
+    let (cidrs, source) =
+        raw.get("cidrs", |value| cidrs(value, length)).unwrap_or((Cidrs::Listed(Default::default()), None));
+    let cni_dir = raw.get("cni_dir", absolute).unwrap_or_else(|| CNI_DIR.into());
+    let flannel_file = raw.get("flannel_file", absolute).unwrap_or_else(|| FLANNEL_FILE.into());
     Some(Node {
         addresses: raw.get("addresses", |value: Auto<_>| value.value("a list of addresses")).flatten(),
         endpoints: raw.get("endpoints", any),
-        cidrs: cidrs.unwrap_or(Cidrs::Listed(Default::default())),
+        cidrs,
+        cidrs_from: source.map(|source| Where { source, cni_dir, flannel_file }),
         key_file: raw.get("key_file", absolute).unwrap_or_else(|| state_dir.join("private.key")),
         run_dir: raw.get("run_dir", absolute).unwrap_or_else(|| RUN_DIR.into()),
         state_dir,

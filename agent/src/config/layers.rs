@@ -97,7 +97,7 @@ fn as_toml(key: &Key, text: &str) -> String {
     match key.example.as_bytes().first() {
         _ if text.starts_with(['"', '\'', '[']) => text.to_owned(),
         Some(b'"') => string(text),
-        Some(b'[') if text == "auto" => string(text),
+        Some(b'[') if key.takes.contains(&format!("\"{text}\"")) => string(text),
         Some(b'[') => format!("[{}]", text.split(',').map(|item| string(item.trim())).collect::<Vec<_>>().join(",")),
         _ if is_word(text) && text != "true" && text != "false" => string(text),
         _ => text.to_owned(),
@@ -111,6 +111,8 @@ pub(super) struct Layers {
     pub settings: Vec<Setting>,
     /// What could not become a setting.
     pub faults: Vec<Fault>,
+    /// This process runs in a Pod of Kubernetes.
+    pub in_pod: bool,
 }
 
 impl Layers {
@@ -123,7 +125,7 @@ impl Layers {
 
     /// An empty variable is none, as a unit or a manifest may leave it.
     pub(super) fn of_environment(get: impl Fn(&str) -> Option<OsString>) -> Self {
-        let mut layers = Self::default();
+        let mut layers = Self { in_pod: get(IN_POD).is_some(), ..Self::default() };
         for key in KEYS.iter().filter(|key| !key.is_listed()) {
             let name = key.variable();
             let Some(value) = get(&name).filter(|value| !value.is_empty()) else { continue };
@@ -137,6 +139,9 @@ impl Layers {
         layers
     }
 }
+
+/// Every container of a Pod has it.
+const IN_POD: &str = "KUBERNETES_SERVICE_HOST";
 
 /// Kept for those who read the file again while the agent runs.
 static FLAGS: OnceLock<Vec<Setting>> = OnceLock::new();

@@ -12,6 +12,8 @@ use serde::Deserialize;
 use warren_crypto::PresharedKey;
 use warren_overlay::record::NodeName;
 
+use super::Cidrs;
+use crate::cidrs::Source;
 use crate::{keyfile, log};
 
 /// Inner MTUs, in bytes: the least that IPv6 allows, and what a jumbo frame leaves.
@@ -132,6 +134,24 @@ pub(super) fn prefixes(list: Vec<String>) -> Checked<BTreeSet<IpNet>> {
         Err(_) => Err(format!("{text:?} is no prefix as \"10.1.0.0/24\" or \"fd00:1::/64\"")),
     };
     list.iter().map(one).collect()
+}
+
+/// Prefixes, or who says which; `"auto"` may mean either, which is decided when the whole file is known.
+pub(super) fn cidrs(value: Auto<Vec<String>>, length: (u8, u8)) -> Checked<(Cidrs, Option<Source>)> {
+    let word = match value {
+        Auto::Value(list) => return prefixes(list).map(|list| (Cidrs::Listed(list), None)),
+        Auto::Word(word) => word,
+    };
+    match word.as_str() {
+        "auto" => Ok((Cidrs::Auto { length }, Some(Source::Any))),
+        "cni" => Ok((Cidrs::Listed(BTreeSet::new()), Some(Source::Cni))),
+        "flannel" => Ok((Cidrs::Listed(BTreeSet::new()), Some(Source::Flannel))),
+        "calico" | "cilium" => Err(format!(
+            "{word:?}: the API server knows, and this agent cannot ask it for that: list this node's prefixes, or encrypt \
+             the CNI's tunnel by overlay.mode = \"nodes\""
+        )),
+        _ => Err(format!("{word:?} is neither \"auto\", \"cni\", \"flannel\" nor a list of prefixes")),
+    }
 }
 
 /// A URL may hold a password: none is quoted.

@@ -48,6 +48,7 @@ impl Control {
             ready: guard.active
                 && !self.underlay_devices.is_empty()
                 && self.host_problem.is_none()
+                && !self.has_no_prefixes_yet()
                 && self.host_problems.is_empty(),
             workers: self.workers as u16,
             offloads: self.dataplane.offloads().iter().map(|name| (*name).to_owned()).collect(),
@@ -139,6 +140,7 @@ impl Control {
             format!("peer {} does not answer at {endpoint}: is its agent running, and does UDP reach it?", peer.name)
         });
         let held = self.held.iter().cloned();
+        let cni = self.no_cidrs.iter().map(|why| format!("node.cidrs: {why}"));
         let host = self.host_problem.iter().chain(&self.host_problems).cloned();
         let inside = registry_inside(&self.config, &self.cluster().networks);
         let unguarded = self
@@ -147,7 +149,7 @@ impl Control {
             .then(|| "no underlay device was found, so the guard watches none: set underlay.devices".to_owned());
         let gaps = self.host.gaps().iter().cloned();
         let unheard = self.view.troubles();
-        let own = host.chain(unguarded).chain(gaps).chain(inside).chain(unheard);
+        let own = host.chain(unguarded).chain(cni).chain(gaps).chain(inside).chain(unheard);
         own.chain(registries).chain(silent).chain(held).collect()
     }
 }

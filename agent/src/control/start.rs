@@ -11,11 +11,13 @@ use warren_crypto::association::Suite;
 use warren_overlay::hold::Hold;
 use warren_overlay::mesh::{self, Mesh};
 
+use super::cni::follow;
 use super::desired::{Facts, desired, overhead, registry_inside};
 use super::observe::View;
 use super::reconcile::{fallback, own};
 use super::underlay::{node_addresses, overlay_networks, without_pods};
 use super::{Control, Error};
+use crate::cidrs::{self, Found};
 use crate::config::{Config, Mode};
 use crate::dataplane::{self, Dataplane};
 use crate::host::{Host, Underlay};
@@ -27,10 +29,11 @@ const EVENTS: usize = 16;
 
 impl Control {
     /// Brings everything up but peers, which come with the first registry event.
-    pub(super) async fn start(config: Config) -> Result<Self, Error> {
+    pub(super) async fn start(mut config: Config) -> Result<Self, Error> {
         let private = keyfile::load_or_create(&config.node.key_file).map_err(|error| Error::Key(error.to_string()))?;
         let public_key = private.public_key();
         check(&config)?;
+        let cni = follow(&mut config);
         let requests = admin::serve(&config.node.run_dir).map_err(|error| Error::Admin(error.to_string()))?;
         let mut host = Host::open(&config.node.state_dir).map_err(host_error)?;
         let cached = load_cache(&config);
@@ -41,8 +44,8 @@ impl Control {
         let mtu = inner_mtu(&config, &underlay, &node_addresses);
         let workers = workers(&config);
         let remembered = cached.clone();
-        let (publish, published) = watch::channel(None);
-        let (events_in, events) = mpsc::channel(EVENTS);
+        let (publish, _) = watch::channel(None);
+        let (to_events, events) = mpsc::channel(EVENTS);
         let changes = host.monitor();
         guard_first(&mut host, &config, &cached, public_key, &node_addresses, &underlay, mtu)?;
         let dataplane = Arc::new(start_dataplane(&config, private, mtu, workers, &node_addresses)?);
@@ -68,7 +71,10 @@ impl Control {
             held: None,
             deadline: None,
             proven: cached.proven,
+            no_cidrs: cni.as_ref().and_then(|said| said.as_ref().err().cloned()),
             health: BTreeMap::new(),
+            registries: Vec::new(),
+            to_events,
             publish,
             events,
             requests,
@@ -84,7 +90,8 @@ impl Control {
             config,
         };
         control.reconcile().await;
-        control.start_registries(&events_in, published);
+        control.start_registries();
+        control.watch_files(cni);
         tracing::info!(
             node = %control.config.node.name, public_key = %public_key, port = control.config.underlay.port,
             mtu, workers, offloads = ?control.dataplane.offloads(), "warren is up"
@@ -92,22 +99,29 @@ impl Control {
         Ok(control)
     }
 
-    fn start_registries(
-        &self,
-        events: &mpsc::Sender<registry::Event>,
-        publish: watch::Receiver<Option<warren_overlay::record::Record>>,
-    ) {
+    /// Starts the stores' tasks, anew if they run: what they told stays in force, and what they published stays there.
+    pub(super) fn start_registries(&mut self) {
+        let events = self.to_events.clone();
+        self.registries.drain(..).for_each(|task| task.abort());
         if let Some(etcd) = self.config.etcd.clone() {
             let (node, cidrs) = (self.config.node.name.clone(), self.config.node.cidrs.clone());
             let cluster = self.snapshot.as_ref().and_then(|snapshot| snapshot.cluster.clone());
             let mut entries = self.snapshot.as_ref().map_or_else(Vec::new, |snapshot| snapshot.entries.clone());
             entries.sort_by(|one, other| one.key.cmp(&other.key));
             let known = registry::etcd::Known { cluster, owners: self.ownership.owners.clone(), entries };
-            let channels = registry::Channels { events: events.clone(), publish };
-            tokio::task::spawn_local(registry::etcd::run(etcd, node, cidrs, known, channels));
+            let channels = registry::Channels { events: events.clone(), publish: self.publish.subscribe() };
+            let task = tokio::task::spawn_local(registry::etcd::run(etcd, node, cidrs, known, channels));
+            self.registries.push(task.abort_handle());
         }
+    }
+
+    /// The configuration's, for its peers; and the CNI's, where they decide about this node's prefixes.
+    fn watch_files(&self, said: Option<Result<Found, String>>) {
         if let Some(path) = self.config.path.clone() {
-            tokio::task::spawn_local(registry::static_peers::run(path, events.clone()));
+            tokio::task::spawn_local(registry::static_peers::run(path, self.to_events.clone()));
+        }
+        if let (Some(place), Some(said)) = (self.config.node.cidrs_from.clone(), said) {
+            tokio::task::spawn_local(cidrs::run(place, said, self.to_events.clone()));
         }
     }
 }

@@ -56,7 +56,8 @@ fn filters(listed: &str) -> Finding {
 
 /// Somebody who drops what Pods send; only of concern where there are Pods.
 pub(super) fn forward(config: &Config) -> Vec<Finding> {
-    if config.node.cidrs == Cidrs::Listed(BTreeSet::new()) && config.etcd.is_none() {
+    let none = config.node.cidrs == Cidrs::Listed(BTreeSet::new()) && config.node.cidrs_from.is_none();
+    if none && config.etcd.is_none() {
         return Vec::new();
     }
     let refusing = refusing(&config.overlay.device, &config.overlay.networks);

@@ -103,7 +103,7 @@ fn host_of(url: &str) -> Option<IpAddr> {
 pub(super) fn forwarding(config: &Config) -> Vec<Finding> {
     let v6 = |net: &IpNet| net.addr().is_ipv6();
     let networks = networks(config);
-    let pods = config.node.cidrs != Cidrs::Listed(Default::default());
+    let pods = config.node.cidrs != Cidrs::Listed(Default::default()) || config.node.cidrs_from.is_some();
     let needed = |name: &'static str, wanted: bool| (wanted && pods).then_some(name);
     let names = [
         needed("net/ipv4/ip_forward", networks.is_empty() || networks.iter().any(|net| !v6(net))),

@@ -115,7 +115,7 @@ impl Node {
                 self.healths.push(health);
             }
             Event::Contact { revision, .. } => self.contacts.push(revision),
-            Event::Static(_) => panic!("etcd knows no static peers"),
+            Event::Static(_) | Event::Cidrs(_) => panic!("etcd knows no files"),
         }
     }
 

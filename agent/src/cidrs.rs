@@ -1,0 +1,159 @@
+//! Which prefixes the host's CNI gave to this node, as the files say that CNIs leave on every node; and watching them.
+//!
+//! Reads only, and never guesses: a CNI that gives a node no prefix of its own, or does not say it in a file, is named, and
+//! the node has none. What needs the API server (Node.spec.podCIDRs, Calico's blocks, Cilium's nodes) is not asked here:
+//! another source is another [`Source`], looked for in [`look`].
+
+mod conflist;
+mod subnet_env;
+mod watch;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+
+use conflist::Silent;
+pub use watch::run;
+
+/// Where CNIs put their configuration, unless `node.cni_dir` says otherwise.
+pub const CNI_DIR: &str = "/etc/cni/net.d";
+/// Where Flannel says what it gave, unless `node.flannel_file` says otherwise.
+pub const FLANNEL_FILE: &str = "/run/flannel/subnet.env";
+/// No file of a CNI is larger.
+const FILE_MAX: u64 = 1 << 20;
+
+/// Who is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Whichever of the others is there.
+    Any,
+    /// The ranges of host-local in the CNI's configuration.
+    Cni,
+    /// Flannel's `subnet.env`.
+    Flannel,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Any => "auto",
+            Self::Cni => "cni",
+            Self::Flannel => "flannel",
+        })
+    }
+}
+
+/// A source, with the places where it looks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Where {
+    /// Who is believed.
+    pub source: Source,
+    /// Holds the CNI's configuration.
+    pub cni_dir: PathBuf,
+    /// Flannel's file.
+    pub flannel_file: PathBuf,
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// At least one.
+    pub cidrs: BTreeSet<IpNet>,
+    /// The file that says so.
+    pub from: PathBuf,
+}
+
+/// What the files say now.
+///
+/// # Errors
+/// One sentence: what, where, what to do.
+pub fn look(place: &Where) -> Result<Found, String> {
+    let flannel = || flannel(&place.flannel_file);
+    match place.source {
+        Source::Cni => cni(&place.cni_dir).map_err(|nothing| nothing.to_string()),
+        Source::Flannel => flannel(),
+        Source::Any => match cni(&place.cni_dir) {
+            Ok(found) => Ok(found),
+            Err(Nothing::Silent(_, Silent::Flannel)) => flannel(),
+            Err(nothing @ Nothing::Silent(..)) => Err(nothing.to_string()),
+            // Flannel may have its configuration elsewhere, as k3s does.
+            Err(nothing) => flannel().map_err(|also| format!("{nothing}; and {also}")),
+        },
+    }
+}
+
+/// Why a CNI's configuration gives no prefix.
+enum Nothing {
+    None(PathBuf),
+    Unreadable(PathBuf, io::Error),
+    Silent(PathBuf, Silent),
+}
+
+impl fmt::Display for Nothing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None(folder) => write!(
+                f,
+                "{} holds no CNI configuration yet (*.conflist, *.conf, *.json): it is looked for until there is one; \
+                 node.cni_dir names another folder",
+                folder.display()
+            ),
+            Self::Unreadable(path, error) => write!(f, "{} cannot be read: {error}", path.display()),
+            Self::Silent(path, why) => write!(f, "{}: {why}", path.display()),
+        }
+    }
+}
+
+/// The first configuration by name, which is the one that container runtimes use.
+fn cni(folder: &Path) -> Result<Found, Nothing> {
+    let path = first(folder)?;
+    let text = read(&path).map_err(|error| Nothing::Unreadable(path.clone(), error))?;
+    match conflist::prefixes(&text) {
+        Ok(cidrs) => Ok(Found { cidrs, from: path }),
+        Err(silent) => Err(Nothing::Silent(path, silent)),
+    }
+}
+
+fn first(folder: &Path) -> Result<PathBuf, Nothing> {
+    let unreadable = |error| Nothing::Unreadable(folder.to_owned(), error);
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Nothing::None(folder.to_owned())),
+        entries => entries.map_err(unreadable)?,
+    };
+    let mut paths =
+        entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
+    let is_configuration = |path: &PathBuf| {
+        let end = path.extension().and_then(|end| end.to_str());
+        matches!(end, Some("conflist" | "conf" | "json")) && path.is_file()
+    };
+    paths.retain(is_configuration);
+    paths.into_iter().min().ok_or_else(|| Nothing::None(folder.to_owned()))
+}
+
+fn flannel(path: &Path) -> Result<Found, String> {
+    let shown = path.display();
+    let text = match read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(format!(
+                "{shown} is not there yet: Flannel writes it when it has a subnet, and it is looked for"
+            ));
+        }
+        text => text.map_err(|error| format!("{shown} cannot be read: {error}"))?,
+    };
+    let cidrs = subnet_env::prefixes(&text).map_err(|what| format!("{shown}: {what}"))?;
+    Ok(Found { cidrs, from: path.to_owned() })
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    if fs::metadata(path)?.len() > FILE_MAX {
+        return Err(io::Error::from(io::ErrorKind::FileTooLarge));
+    }
+    fs::read_to_string(path)
+}
+
+#[cfg(test)]
+mod tests;
