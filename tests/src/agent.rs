@@ -24,7 +24,7 @@ pub struct Agent {
     namespace: String,
     folder: PathBuf,
     /// Stands before the agent's own command line.
-    launcher: Option<String>,
+    launcher: Vec<String>,
     child: Option<Child>,
 }
 
@@ -32,14 +32,14 @@ impl Agent {
     /// Writes the config file and starts the agent; does not wait for anything.
     #[track_caller]
     pub fn start(node: &Node, settings: &Settings) -> Self {
-        Self::start_by(None, node, settings)
+        Self::start_by(&[], node, settings)
     }
 
-    /// The same, run by another program that is given the agent's command line.
+    /// The same, run by another program that is given the agent's command line, now and for every other command.
     #[track_caller]
-    pub fn start_by(launcher: Option<&str>, node: &Node, settings: &Settings) -> Self {
+    pub fn start_by(launcher: &[&str], node: &Node, settings: &Settings) -> Self {
         let namespace = node.namespace().name().to_owned();
-        let launcher = launcher.map(str::to_owned);
+        let launcher = launcher.iter().map(|&word| word.to_owned()).collect();
         let mut agent = Self { namespace, folder: node.folder().to_owned(), launcher, child: None };
         agent.configure(settings);
         agent.up();
@@ -177,7 +177,10 @@ impl Agent {
     #[track_caller]
     pub fn cli(&self, words: &[&str]) -> Finished {
         let config = config(&self.folder).display().to_string();
-        let argv = [&["ip", "netns", "exec", &self.namespace, program()], words, &["--config", &config]].concat();
+        let launcher: Vec<&str> = self.launcher.iter().map(String::as_str).collect();
+        let argv: [&[&str]; 5] =
+            [&["ip", "netns", "exec", &self.namespace], &launcher, &[program()], words, &["--config", &config]];
+        let argv = argv.concat();
         crate::command::attempt(&argv)
     }
 

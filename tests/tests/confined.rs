@@ -6,6 +6,9 @@ use warren_tests::{Agent, Lab, Node, Settings, ping, static_settings};
 
 const LAUNCHER: &str = env!("CARGO_BIN_EXE_warren-confined");
 
+/// The set that holds CAP_NET_ADMIN alone.
+const NET_ADMIN: u64 = 1 << 12;
+
 /// Two confined agents whose settings were changed so; they carry everything, on associations.
 fn carry(change: impl Fn(&mut Settings)) {
     let lab = Lab::new();
@@ -14,7 +17,7 @@ fn carry(change: impl Fn(&mut Settings)) {
     let pods = nodes.each_ref().map(Node::pod);
     let mut all = static_settings(&nodes);
     all.iter_mut().for_each(change);
-    let start = |(node, settings)| Agent::start_by(Some(LAUNCHER), node, settings);
+    let start = |(node, settings)| Agent::start_by(&[LAUNCHER], node, settings);
     let agents: Vec<Agent> = nodes.iter().zip(&all).map(start).collect();
     for (agent, other) in agents.iter().zip(["node2", "node1"]) {
         agent.ready().until("data goes on associations", |status| {
@@ -53,4 +56,43 @@ fn confined_agents_carry_everything_with_the_offloads_of_linux_5_10() {
     carry(|settings| {
         settings.set("offload", "tun_uso", false);
     });
+}
+
+#[test]
+fn an_agent_with_what_its_pod_has_needs_no_more() {
+    let lab = Lab::new();
+    let sniffer = lab.sniff();
+    let nodes: [Node; 2] = lab.nodes();
+    let pods = nodes.each_ref().map(Node::pod);
+    let start = |(node, settings): (&Node, &Settings)| {
+        let folder = node.folder().display().to_string();
+        Agent::start_by(&[LAUNCHER, "--pod", &folder], node, settings)
+    };
+    let all = static_settings(&nodes);
+    let mut agents: Vec<Agent> = nodes.iter().zip(&all).map(start).collect();
+    for agent in &agents {
+        agent.ready();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).expect("the agent runs");
+        for (set, expected) in [("CapEff", NET_ADMIN), ("CapPrm", NET_ADMIN), ("CapBnd", NET_ADMIN), ("CapInh", 0)] {
+            assert!(status.contains(&format!("{set}:\t{expected:016x}")), "more than the Pod has:\n{status}");
+        }
+        assert!(status.contains("NoNewPrivs:\t1") && status.contains("Seccomp_filters:\t2"), "not confined:\n{status}");
+        let mounts = std::fs::read_to_string(format!("/proc/{}/mounts", agent.pid())).expect("the agent runs");
+        let locked = |path: &str| {
+            let of = |line: &&str| line.split(' ').nth(1) == Some(path);
+            mounts.lines().rfind(of).is_some_and(|line| line.split(' ').nth(3).is_some_and(|how| how.starts_with("ro")))
+        };
+        assert!(locked("/") && locked("/proc/sys"), "not read-only:\n{mounts}");
+    }
+    let [one, two] = &pods;
+    transfer(one.namespace(), two.namespace(), two.address(), 200);
+    transfer(two.namespace(), one.namespace(), one.address(), 200);
+    let problems = agents[0].now();
+    assert!(problems.problems().is_empty(), "{:?}", problems.problems());
+    // What the Pod of a removal does, with the same rights.
+    agents.iter_mut().for_each(|agent| _ = agent.terminate());
+    for agent in &agents {
+        agent.cleanup();
+    }
+    sniffer.assert_encrypted();
 }

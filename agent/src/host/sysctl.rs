@@ -62,9 +62,9 @@ impl Sysctls {
             writes += self.ensure(&name, "2", false);
         }
         if Path::new("/proc/sys").join(&v6).exists() {
-            writes += self.ensure(&format!("{v6}/accept_ra"), "0", false);
+            writes += wish(&format!("{v6}/accept_ra"), "0");
             // No link-local address: nobody on a TUN would answer.
-            writes += self.ensure(&format!("{v6}/addr_gen_mode"), "1", false);
+            writes += wish(&format!("{v6}/addr_gen_mode"), "1");
         }
         writes
     }
@@ -109,6 +109,13 @@ impl Sysctls {
         let _ = fs::remove_file(self.state_dir.join(FILE));
         restored
     }
+}
+
+/// As [`Sysctls::ensure`], for what does no harm where it cannot be written, as in a container that sees /proc/sys read-only:
+/// what these would let in or out has link-local addresses, which the data path drops.
+fn wish(name: &str, wanted: &str) -> u32 {
+    let differs = read(name).is_some_and(|present| present != wanted);
+    u32::from(differs && fs::write(Path::new("/proc/sys").join(name), wanted).is_ok())
 }
 
 /// The value of a parameter, if the kernel has it.

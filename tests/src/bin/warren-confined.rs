@@ -1,14 +1,20 @@
 //! Runs a command as a container runtime's default seccomp profile confines it, on a kernel that knows no system call
 //! younger than Linux 5.10.
 //!
-//! `warren-confined COMMAND …`. What the profiles of Docker and containerd refuse to a container with CAP_NET_ADMIN is
+//! `warren-confined [--pod FOLDER] COMMAND …`. What the profiles of Docker and containerd refuse to a container with CAP_NET_ADMIN is
 //! refused with EPERM; what 5.10 does not know, and `clone3`, fail with ENOSYS, as there.
+//!
+//! With `--pod`, it also has what the DaemonSet's container has, and no more: all files are read-only but those in FOLDER,
+//! /proc/sys among them; of root's capabilities it keeps CAP_NET_ADMIN, and can never gain another.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use nix::libc;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
     apply_filter,
@@ -73,12 +79,36 @@ const YOUNGER: std::ops::RangeInclusive<i64> = 441..=480;
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 fn main() {
-    let mut words = std::env::args_os().skip(1);
-    let command = words.next().expect("usage: warren-confined COMMAND …");
+    let mut words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if words.first().is_some_and(|word| word == "--pod") {
+        let folder = words.drain(..2).next_back().expect("a folder");
+        read_only(&folder);
+        words.splice(..0, CAPABILITIES.map(OsString::from));
+    }
+    let command = words.first().expect("usage: warren-confined [--pod FOLDER] COMMAND …").clone();
     apply(unknown(), libc::ENOSYS);
     apply(refused(), libc::EPERM);
-    let error = Command::new(&command).args(words).exec();
+    let error = Command::new(&command).args(&words[1..]).exec();
     panic!("cannot run {}: {error}", command.display());
+}
+
+/// What runs the command with the one capability.
+const CAPABILITIES: [&str; 5] =
+    ["setpriv", "--bounding-set=-all,+net_admin", "--inh-caps=-all", "--no-new-privs", "--"];
+
+/// Nothing can be written from here on but what is in the folder, and devices.
+fn read_only(folder: &OsStr) {
+    let none: Option<&str> = None;
+    let bind = |path: &OsStr| mount(Some(path), path, none, MsFlags::MS_BIND | MsFlags::MS_REC, none);
+    let lock = |path: &OsStr| {
+        let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        mount(none, path, none, flags, none)
+    };
+    unshare(CloneFlags::CLONE_NEWNS).expect("root may");
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("root may");
+    let (root, sysctls) = (OsStr::new("/"), OsStr::new("/proc/sys"));
+    bind(folder).expect("the folder is there");
+    bind(sysctls).and_then(|()| lock(sysctls)).and_then(|()| lock(root)).expect("mounts can be locked");
 }
 
 fn refused() -> Rules {
