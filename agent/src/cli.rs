@@ -17,7 +17,7 @@ pub(crate) use say::say;
 use crate::admin::{self, Answer, Question};
 use crate::config::{self, Config, ConfigError, RUN_DIR, STATE_DIR};
 use crate::host::Host;
-use crate::{cluster, control, demo, log, preflight};
+use crate::{cluster, control, demo, import, log, preflight};
 
 /// All is well.
 const OK: u8 = 0;
@@ -63,6 +63,9 @@ enum Command {
     Pubkey,
     /// Set up the cluster in etcd, add nodes to it, take back what nodes left.
     Cluster(cluster::Command),
+    /// Make a configuration out of another program's.
+    #[command(subcommand)]
+    Import(import::Command),
     /// Say what this host lacks, each with its remedy. Changes nothing. Exits with 2 when the agent could not run.
     Preflight,
     /// Show the running agent: peers, traffic, what is wrong. Exits with 1 when something is.
@@ -161,6 +164,7 @@ fn obey(Cli { config: path, set, command }: Cli) -> Result<ExitCode, Failure> {
         Command::Pubkey => keys::pubkey()?,
         Command::Version => version(),
         Command::Cluster(command) => administer(command, &path)?,
+        Command::Import(command) => import::run(&command)?,
         Command::Up(_) => up(config::load(&path)?)?,
         Command::CheckConfig { file } => show::config(&config::load(file.as_ref().unwrap_or(&path))?),
         Command::Preflight => show::findings(&preflight::run(&config::load(&path)?)),

@@ -10,6 +10,7 @@ pub mod dataplane;
 pub mod demo;
 pub mod health;
 pub mod host;
+pub mod import;
 pub mod keyfile;
 pub mod log;
 pub mod preflight;

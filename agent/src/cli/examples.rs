@@ -30,6 +30,8 @@ const EXAMPLES: &[(&str, &str)] = &[
         "warren cluster add-node node-b --output node-b.toml\nwarren cluster add-node node-c --cidr 10.3.0.0/24 --cidr fd00:0:0:3::/64",
     ),
     ("cluster release", "warren cluster release node-b"),
+    ("import", "warren import wg-quick /etc/wireguard/wg0.conf --output /etc/warren"),
+    ("import wg-quick", "warren import wg-quick /etc/wireguard/wg0.conf --output /etc/warren"),
     ("preflight", "sudo warren preflight --config ./warren.toml"),
     ("status", "warren status\nwarren status -o json"),
     ("verify", "warren verify node-b\nwarren verify node-b -o json"),
