@@ -9,6 +9,7 @@ purpose="${1:?usage: scripts/setup.sh build|check|demo|test|bench}"
 # command:package, for apt
 build=(cc:build-essential protoc:protobuf-compiler descriptor.proto:libprotobuf-dev)
 demo=(ip:iproute2 ping:iputils-ping nft:nftables iperf3:iperf3 wireguard-go:wireguard-go wg:wireguard-tools tcpdump:tcpdump)
+manifests=(python3:python3 ensurepip:python3-venv)
 lab=(etcd:etcd-server etcdctl:etcd-client conntrack:conntrack ethtool:ethtool)
 # command:crate, for cargo
 crates=()
@@ -17,7 +18,7 @@ case "$purpose" in
 build) wanted=("${build[@]}") ;;
 check) wanted=("${build[@]}") crates=(cargo-deny:cargo-deny) ;;
 demo) wanted=("${build[@]}" "${demo[@]}") ;;
-test) wanted=("${build[@]}" "${demo[@]}" "${lab[@]}") crates=(boringtun-cli:boringtun-cli) ;;
+test) wanted=("${build[@]}" "${demo[@]}" "${lab[@]}" "${manifests[@]}") crates=(boringtun-cli:boringtun-cli) ;;
 bench) wanted=("${build[@]}" "${demo[@]}" "${lab[@]}" cmake:cmake) crates=(boringtun-cli:boringtun-cli gotatun:gotatun-cli) ;;
 *) echo "setup: '$purpose' is none of build, check, demo, test, bench" >&2 && exit 64 ;;
 esac
@@ -26,6 +27,8 @@ user_has() {
     case "$1" in
     # What protoc imports by itself, in the folder where it looks.
     descriptor.proto) [ -e "$(dirname "$(command -v protoc || echo /usr/bin/protoc)")/../include/google/protobuf/$1" ] ;;
+    # Debian keeps it apart from Python itself.
+    ensurepip) python3 -c "import ensurepip" 2>/dev/null ;;
     *) command -v "$1" >/dev/null || [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/$1" ] ;;
     esac
 }
@@ -36,7 +39,11 @@ scripts/as-user.sh bash -c 'command -v cargo >/dev/null' ||
 packages=() installs=()
 for pair in "${wanted[@]}"; do user_has "${pair%%:*}" || packages+=("${pair##*:}"); done
 for pair in "${crates[@]:-}"; do [ -z "$pair" ] || user_has "${pair%%:*}" || installs+=("${pair##*:}"); done
-[ ${#packages[@]} -gt 0 ] || [ ${#installs[@]} -gt 0 ] || exit 0
+manifest_tools() { [ "$purpose" != test ] || scripts/as-user.sh scripts/manifest-tools.sh; }
+if [ ${#packages[@]} -eq 0 ] && [ ${#installs[@]} -eq 0 ]; then
+    manifest_tools
+    exit 0
+fi
 
 [ ${#packages[@]} -eq 0 ] || echo "setup: missing, from apt: ${packages[*]}"
 [ ${#installs[@]} -eq 0 ] || echo "setup: missing, from crates.io (cargo install): ${installs[*]}"
@@ -64,3 +71,4 @@ for crate in "${installs[@]:-}"; do
     *) scripts/as-user.sh cargo install --locked "$crate" ;;
     esac
 done
+manifest_tools

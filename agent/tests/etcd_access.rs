@@ -296,6 +296,44 @@ fn a_wrong_password_is_said_and_a_corrected_one_is_taken_up_without_a_restart() 
 }
 
 #[test]
+fn agents_of_a_daemonset_share_a_user_that_writes_their_cluster_and_nothing_else() {
+    scenario(async {
+        let store = Store::start_with(true, &[]);
+        for words in [&["user", "add", "root:admin"][..], &["user", "grant-role", "root", "root"], &["auth", "enable"]]
+        {
+            store.ctl(words);
+        }
+        let file = store.path("root-password");
+        write_secret(&file, "admin\n");
+        let root = store.config_of("root");
+        let path = |file: &Option<std::path::PathBuf>| file.clone().expect("it comes with a certificate");
+        // Twice: an administrator who is not sure runs it again.
+        for _ in 0..2 {
+            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/etcd/daemonset.sh");
+            let output = std::process::Command::new(script)
+                .args([file.as_os_str(), "test".as_ref()])
+                .env("ETCDCTL_ENDPOINTS", store.url())
+                .env("ETCDCTL_CACERT", path(&root.ca_file))
+                .env("ETCDCTL_CERT", path(&root.cert_file))
+                .env("ETCDCTL_KEY", path(&root.key_file))
+                .output()
+                .expect("bash");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+        let shared = store.config_of("warren-daemonset");
+        let done = store.cluster_by(&shared, &["init", "--network", "10.0.0.0/16"]);
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let mut a = Node::start(shared.clone(), "a", "192.0.2.1", listed(&["10.0.5.0/24"]));
+        let mut b = Node::start(shared.clone(), "b", "192.0.2.2", listed(&["10.0.6.0/24"]));
+        a.until("a sees b with its prefix", |a| a.owner("10.0.6.0/24").as_deref() == Some("b")).await;
+        b.until("b sees a with its prefix", |b| b.owner("10.0.5.0/24").as_deref() == Some("a")).await;
+        let mut client = connect(&shared).await.expect("etcd knows the certificate");
+        let refused = client.put("/warren/other/v1/cluster", "x", None).await;
+        assert!(refused.is_err_and(|error| error.to_string().contains("permission denied")));
+    });
+}
+
+#[test]
 fn tls_needs_the_right_authority_and_a_client_certificate() {
     scenario(async {
         let store = Store::start_with(true, &[]);

@@ -36,6 +36,7 @@ pub mod iperf;
 pub mod lab;
 pub mod leftovers;
 pub mod long;
+pub mod manifests;
 pub mod mesh;
 pub mod mss;
 pub mod namespace;
