@@ -11,7 +11,7 @@ PREFIX ?= /usr/local
 ROOT_RUNNER := --config 'target."cfg(target_os = \"linux\")".runner = ["$(CURDIR)/scripts/as-root.sh"]'
 PURE := --workspace --exclude warren-tests
 # What of the lab's package needs neither root nor an agent.
-PROOFS := --test fuzz --test vectors --test manifests
+PROOFS := --test fuzz --test vectors --test manifests --test monitoring
 # The peers are in the caller's cargo folder, not in root's.
 CARGO_BIN := $(shell $(AS_USER) sh -c 'echo $${CARGO_HOME:-$$HOME/.cargo}/bin')
 SIDE_BY_SIDE := $(AS_ROOT) env WARREN_BENCH_PATH="$(CARGO_BIN)" $(TARGET)/release/side-by-side
