@@ -198,7 +198,7 @@ fn a_node_is_not_ready_while_its_guard_is_missing() {
     let settings = static_settings(&nodes);
     let (launcher, flag) = failing_nft(nodes[0].folder());
     let launcher = launcher.display().to_string();
-    let _agents = [Agent::start_by(Some(launcher.as_str()), &nodes[0], &settings[0]), nodes[1].start(&settings[1])];
+    let _agents = [Agent::start_by(&[launcher.as_str()], &nodes[0], &settings[0]), nodes[1].start(&settings[1])];
     until_ready(&nodes[0]);
     until(&nodes[0], "warren_guard_active", &[], |active| active == 1.0);
     std::fs::write(&flag, "").expect("the folder is ours");
