@@ -260,7 +260,7 @@ fn silences_long_ago_do_not_keep_the_tunnel() {
         pair.carries = [true; 2];
         pair.pass(10 * SECOND, BOTH);
         assert!(pair.generation(0).is_some(), "as soon as after the first silence");
-        // Not even a keepalive comes meanwhile.
+        // Nothing is said meanwhile.
         pair.carries = [false; 2];
         pair.pass(2_000 * SECOND, [false; 2]);
     }
