@@ -45,6 +45,8 @@ const SPACING: Duration = Duration::from_millis(900);
 const RETRY: Duration = Duration::from_secs(4);
 /// The longest pause.
 const RETRY_MAX: Duration = Duration::from_secs(240);
+/// The longest pause between two Requests: they are a few bytes, and whoever makes the Offers has pauses of its own.
+const REQUEST_MAX: Duration = Duration::from_secs(16);
 
 /// What does not change between two nodes while both run.
 #[cfg_attr(feature = "model", derive(Clone))]
@@ -188,6 +190,10 @@ pub struct Exchange {
     resend: Duration,
     pause: Duration,
     failures: u32,
+    /// Requests since the last Offer that was answered.
+    requests: u32,
+    /// The peer asked for an exchange while none could begin.
+    asked: bool,
     /// Nothing is begun before.
     not_before: Duration,
     /// When the last one was begun.
@@ -211,6 +217,8 @@ impl Exchange {
             resend: Duration::ZERO,
             pause: RESEND,
             failures: 0,
+            requests: 0,
+            asked: false,
             not_before: Duration::ZERO,
             begun: None,
         }
@@ -232,8 +240,8 @@ impl Exchange {
             return None;
         }
         if !self.is_initiator() {
-            self.not_before = now + self.retry_pause(chance);
-            self.failures += 1;
+            self.not_before = now + jittered(doubled(self.requests).min(REQUEST_MAX), chance);
+            self.requests = self.requests.saturating_add(1);
             return Some(Action::Send(frame::request()));
         }
         self.number += 1;
@@ -266,7 +274,10 @@ impl Exchange {
                 None => self.take_close(number, &mac, now, chance),
             },
             Frame::Hello { boot } => Ok(self.take_hello(boot)),
-            Frame::Request if self.is_initiator() => Ok(self.want(now, chance).into_iter().collect()),
+            Frame::Request if self.is_initiator() => {
+                self.asked = true;
+                Ok(self.want(now, chance).into_iter().collect())
+            }
             _ => Err(Refusal::Unexpected),
         }
     }
@@ -296,10 +307,10 @@ impl Exchange {
         self.complete()
     }
 
-    /// Sends again what was not answered, and gives up what took too long.
+    /// Sends again what was not answered, gives up what took too long, and begins what was asked for in a pause.
     pub fn tick(&mut self, now: Duration, chance: &mut impl Chance) -> Vec<Action> {
         if !self.is_busy() {
-            return Vec::new();
+            return if self.asked { self.want(now, chance).into_iter().collect() } else { Vec::new() };
         }
         if now >= self.deadline {
             return self.fail(now, chance);
@@ -323,6 +334,7 @@ impl Exchange {
     }
 
     fn begin(&mut self, now: Duration) {
+        (self.asked, self.requests) = (false, 0);
         self.begun = Some(now);
         self.deadline = now + PATIENCE;
         self.resend_from(now);
@@ -331,13 +343,6 @@ impl Exchange {
     fn resend_from(&mut self, now: Duration) {
         self.pause = RESEND;
         self.resend = now + RESEND;
-    }
-
-    fn retry_pause(&self, chance: &mut impl Chance) -> Duration {
-        let pause = RETRY.saturating_mul(1 << self.failures.min(8)).min(RETRY_MAX);
-        let mut jitter = [0; 2];
-        chance.fill(&mut jitter);
-        pause / 2 + pause.mul_f64(f64::from(u16::from_le_bytes(jitter)) / 65_536.0) / 2
     }
 
     fn take_offer(
@@ -470,7 +475,7 @@ impl Exchange {
     /// Both sides are ready.
     fn complete(&mut self) -> Option<Action> {
         let State::Replied { agreed, .. } = std::mem::replace(&mut self.state, State::Idle) else { return None };
-        self.failures = 0;
+        (self.failures, self.asked) = (0, false);
         self.not_before = Duration::ZERO;
         let boot = agreed.peer_boot();
         let reborn = self.peer_boot.replace(boot).is_some_and(|known| known != boot);
@@ -489,7 +494,7 @@ impl Exchange {
     }
 
     fn pause_after_failure(&mut self, now: Duration, chance: &mut impl Chance) {
-        self.not_before = now + self.retry_pause(chance);
+        self.not_before = now + jittered(doubled(self.failures).min(RETRY_MAX), chance);
         self.failures = self.failures.saturating_add(1);
     }
 
@@ -502,4 +507,16 @@ impl Exchange {
             State::Idle | State::Offered(_) => Vec::new(),
         }
     }
+}
+
+/// The pause after so many tries.
+fn doubled(tries: u32) -> Duration {
+    RETRY.saturating_mul(1 << tries.min(8))
+}
+
+/// Between half of it and the whole.
+fn jittered(pause: Duration, chance: &mut impl Chance) -> Duration {
+    let mut jitter = [0; 2];
+    chance.fill(&mut jitter);
+    pause / 2 + pause.mul_f64(f64::from(u16::from_le_bytes(jitter)) / 65_536.0) / 2
 }

@@ -376,6 +376,38 @@ fn an_exchange_without_an_answer_ends_and_is_begun_again_after_a_pause() {
 }
 
 #[test]
+fn a_request_that_comes_in_a_pause_is_met_when_the_pause_ends() {
+    let mut world = World::new(11);
+    let initiator = usize::from(!world.sides[0].exchange.is_initiator());
+    world.want(initiator);
+    (0..16).for_each(|_| world.tick(Duration::from_secs(1)));
+    world.wires = Default::default();
+    world.want(1 - initiator);
+    world.settle();
+    assert_eq!(world.talk(0), (0, 0), "it was not a pause");
+    world.tick(Duration::from_secs(4));
+    world.settle();
+    assert_eq!((world.talk(0).1, world.talk(1).1), (2, 3));
+}
+
+#[test]
+fn requests_that_are_lost_are_repeated_every_sixteen_seconds_at_the_latest() {
+    let mut world = World::new(12);
+    let responder = usize::from(world.sides[0].exchange.is_initiator());
+    let mut last = 0;
+    for second in 1..=300 {
+        world.tick(Duration::from_secs(1));
+        world.want(responder);
+        if !world.wires[1 - responder].is_empty() {
+            assert!(second - last <= 17, "nothing was asked for {} s", second - last);
+            last = second;
+            world.wires[1 - responder].clear();
+        }
+    }
+    assert!(last > 280);
+}
+
+#[test]
 fn a_peer_that_was_restarted_is_noticed() {
     let mut world = connected(10);
     world.restart(1);

@@ -19,6 +19,7 @@ impl Exchange {
         };
         (stands, reply, &self.offer, self.number, self.generation).hash(&mut hasher);
         (self.terms.boot, self.offer_boot, self.proven, self.peer_boot, self.failures).hash(&mut hasher);
+        (self.requests, self.asked).hash(&mut hasher);
         if self.is_busy() {
             let left = |at: Duration| at.saturating_sub(now);
             (left(self.deadline), left(self.resend), self.pause).hash(&mut hasher);

@@ -21,7 +21,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// A silent lane's time and a tick, as this test ticks.
 const BOUND: Duration = Duration::from_secs(16);
 /// By then everything is well again.
-const RECOVERY: u64 = 90;
+const RECOVERY: u64 = 40;
 /// Frames under way to one side; the oldest is lost then.
 const UNDER_WAY: usize = 2;
 
