@@ -50,7 +50,7 @@ const fn row(
 }
 
 /// Every row.
-pub const ROWS: [Row; 11] = [
+pub const ROWS: [Row; 12] = [
     row("tcp", SUITES, &[Case::Tcp1], BOTH, &[1500]),
     row("tcp9000", BESIDE, &[Case::Tcp1], BOTH, &[9000]),
     row("vxlan", &[AES, VXLAN_INSIDE, "vxlan"], &[Case::Tcp1, Case::Tcp8], PODS, &[1500]),
@@ -65,6 +65,22 @@ pub const ROWS: [Row; 11] = [
         ..row("workers", &[AES, "forwarder"], &[Case::Tcp1, Case::Tcp8, Case::Tcp32, Case::Rss], BOTH, &[1500])
     },
     row("pipeline", &[], &[Case::Pipeline, Case::Handshakes, Case::Exchanges, Case::Reconcile], NODES, &[1500]),
+    row(
+        "bars",
+        SUITES,
+        &[
+            Case::Tcp1,
+            Case::Cpu400,
+            Case::RttLoad,
+            Case::Udp64,
+            Case::Udp1200,
+            Case::Rss,
+            Case::IdlePeers,
+            Case::Pipeline,
+        ],
+        BOTH,
+        &[1500],
+    ),
 ];
 
 /// The essentials: one stream, and what it costs.

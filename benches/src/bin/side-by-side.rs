@@ -19,11 +19,12 @@ struct Arguments {
     /// Every peer, case, topology and MTU; takes hours, and says how many
     #[arg(long)]
     full: bool,
-    /// What one row of the bars needs: tcp, tcp9000, udp, cpu400, rttload, rss, idle-peers, many, workers, pipeline
+    /// What one row of the bars needs: tcp, tcp9000, vxlan, udp, cpu400, rttload, rss, idle-peers, many, workers, pipeline;
+    /// bars: everything at MTU 1500 that is held to a bar, in one run
     #[arg(long, conflicts_with = "quick")]
     row: Option<Row>,
-    /// Peers: warren (its defaults), warren-aes-256-gcm, warren-chacha20-poly1305, warren-off (no associations), veth,
-    /// vxlan, forwarder, wireguard-go, gotatun, boringtun
+    /// Peers: warren (its defaults), warren-aes-256-gcm, warren-chacha20-poly1305, warren-off (no associations),
+    /// warren-beneath-vxlan, veth, vxlan, forwarder, wireguard-go, gotatun, boringtun
     #[arg(long, value_delimiter = ',')]
     peers: Option<Vec<String>>,
     /// Cases: rtt, tcp1, tcp4, tcp8, tcp32, cpu400, rttload, udp64, udp1200, iperf64, iperf1200, rss, hub32, idle-peers,
