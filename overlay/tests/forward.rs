@@ -208,6 +208,31 @@ fn trains_keep_equal_datagrams_together_and_never_mix_peers() {
     assert!(batch.is_empty());
 }
 
+#[test]
+fn what_is_over_from_one_superpacket_leaves_in_a_full_train_with_the_next() {
+    let (mut batch, mut session) = (Batch::default(), Plain::default());
+    let mut number = 0;
+    let mut seal = |batch: &mut Batch, count: u8| {
+        for _ in 0..count {
+            batch.seal(PEER, &[number; 1400], &mut session).unwrap();
+            number += 1;
+        }
+    };
+    let numbers = |payload: &[u8]| payload.chunks(1432).map(|datagram| datagram[16]).collect::<Vec<_>>();
+    seal(&mut batch, 47);
+    assert_eq!(batch.complete(), 1, "two that may still be joined are left");
+    batch.sent(1);
+    seal(&mut batch, 47);
+    let sent: Vec<_> = batch.trains().map(|(_, _, payload)| numbers(payload)).collect();
+    assert_eq!(sent, [(45..90).collect::<Vec<_>>(), (90..94).collect()], "in their order, each once");
+    batch.sent(batch.complete());
+    assert_eq!((batch.complete(), batch.is_empty()), (0, false));
+    batch.seal(PEER, &[0; 100], &mut session).unwrap();
+    assert_eq!(batch.complete(), 1, "nothing may follow a shorter one");
+    batch.sent(1);
+    assert!(batch.is_empty());
+}
+
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }

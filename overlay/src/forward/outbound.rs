@@ -86,6 +86,27 @@ impl Batch {
         self.trains.iter().map(|train| (train.slot, train.segment, &self.arena[train.span.clone()]))
     }
 
+    /// Trains that nothing can join any more: all but the last, if that one has room.
+    pub fn complete(&self) -> usize {
+        let open = |train: &Train| {
+            let len = train.span.len();
+            !train.sealed && len + train.segment <= TRAIN_MAX && len < SEGMENTS_MAX * train.segment
+        };
+        self.trains.len() - usize::from(self.trains.last().is_some_and(open))
+    }
+
+    /// The first `count` trains were sent; the rest moves to the front of the arena.
+    pub fn sent(&mut self, count: usize) {
+        let Some(first) = self.trains.get(count) else { return self.clear() };
+        let start = first.span.start;
+        self.arena.copy_within(start..self.used, 0);
+        self.used -= start;
+        self.trains.drain(..count);
+        for train in &mut self.trains {
+            train.span = train.span.start - start..train.span.end - start;
+        }
+    }
+
     /// Empties the arena: its trains were sent.
     pub fn clear(&mut self) {
         self.trains.clear();

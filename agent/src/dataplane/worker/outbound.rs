@@ -25,6 +25,8 @@ use crate::config::Associations;
 pub(super) const FRAMES_MAX: usize = 64;
 /// Bytes after which a turn takes no further frame: one superpacket, so that its cache lines are still warm.
 const TURN_BYTES: usize = 60_000;
+/// Such takings in one turn: a superpacket is a little more than a train, and what is over joins the next one's.
+const ROUNDS: usize = 4;
 /// Room behind every frame for padding.
 const SPARE: usize = 16;
 
@@ -54,7 +56,27 @@ impl Default for Stage {
 impl Worker {
     /// Takes frames off the TUN queue and sends them; false when there was none.
     pub(super) fn send_turn(&mut self, snapshot: &Snapshot) -> bool {
-        let taken = self.take_frames(snapshot);
+        let mut busy = false;
+        for _ in 0..ROUNDS {
+            if self.take_frames(snapshot) == 0 {
+                break;
+            }
+            busy = true;
+            self.seal_frames(snapshot);
+            // What nothing can join leaves; the rest waits for the frames that are there already.
+            let complete = self.batch.complete();
+            self.send(complete);
+            if self.batch.is_empty() {
+                break;
+            }
+        }
+        self.flush();
+        self.settle(snapshot);
+        self.destinations.clear();
+        busy
+    }
+
+    fn seal_frames(&mut self, snapshot: &Snapshot) {
         let mut next = 0;
         while let Some(frame) = self.stage.frames.get(next) {
             let slot = frame.slot;
@@ -65,10 +87,6 @@ impl Worker {
             next += run;
         }
         self.stage.frames.clear();
-        self.flush();
-        self.settle(snapshot);
-        self.destinations.clear();
-        taken > 0
     }
 
     fn take_frames(&mut self, snapshot: &Snapshot) -> usize {
@@ -194,7 +212,7 @@ impl Worker {
             sealer,
             batch,
             |reason| refused = (refused.0 + 1, reason),
-            |batch| send_batch(sockets, batch, destinations, feedback),
+            |batch| send_trains(sockets, (batch, usize::MAX), destinations, feedback),
         );
         match sealed {
             Ok((packets, bytes)) => {
@@ -252,8 +270,13 @@ impl Worker {
     }
 
     fn flush(&mut self) {
+        self.send(usize::MAX);
+    }
+
+    /// The first `count` trains.
+    fn send(&mut self, count: usize) {
         let Self { batch, shared, number, destinations, feedback, .. } = self;
-        send_batch(shared.outgoing(*number), batch, destinations, feedback);
+        send_trains(shared.outgoing(*number), (batch, count), destinations, feedback);
     }
 }
 
@@ -267,16 +290,16 @@ fn classify(read: &[u8], snapshot: &Snapshot) -> Result<(Slot, View, VnetHeader)
     Ok((slot, view, vnet))
 }
 
-fn send_batch(
+fn send_trains(
     (shared, own): (&UdpSocket, Option<&UdpSocket>),
-    batch: &mut Batch,
+    (batch, count): (&mut Batch, usize),
     destinations: &[Destination],
     feedback: &mut Vec<(Slot, warren_io::Sent)>,
 ) {
     // A peer's trains leave by one of the two, and so in their order.
     for (socket, by_own) in [(Some(shared), false), (own, true)] {
         let Some(socket) = socket else { continue };
-        let trains = batch.trains().filter_map(|(slot, segment, payload)| {
+        let trains = batch.trains().take(count).filter_map(|(slot, segment, payload)| {
             let way = destinations.iter().rev().find(|way| way.slot == slot)?;
             let train = Train { to: way.to, from: way.from, segment, payload };
             ((way.own && own.is_some()) == by_own).then_some((slot, (train, way.singly)))
@@ -285,5 +308,5 @@ fn send_batch(
             feedback.extend(trains.clone().nth(nth).map(|(slot, _)| (slot, sent)));
         });
     }
-    batch.clear();
+    batch.sent(count);
 }
