@@ -9,7 +9,7 @@ use crate::machine::{self, Awake};
 use crate::peers::Peer;
 use crate::results::Results;
 use crate::world::{Topology, World};
-use crate::{Error, Result, interrupt, iperf, plot, report, world};
+use crate::{Error, Result, interrupt, iperf, plot, report, rows, world};
 
 /// Namespaces, tunnels and iperf3 of one visit, seconds.
 const VISIT: f64 = 1.2;
@@ -33,6 +33,8 @@ pub struct Plan {
     pub absent: Vec<String>,
     /// Cases.
     pub cases: Vec<Case>,
+    /// Of each peer only the cases that a bar speaks of.
+    pub only_bars: bool,
     /// Topologies.
     pub topologies: Vec<Topology>,
     /// Underlay MTUs.
@@ -83,10 +85,20 @@ impl Plan {
         self.cases.iter().copied().filter(move |case| case.setting() == setting)
     }
 
+    fn wants(&self, peer: &Peer, case: Case) -> bool {
+        !self.only_bars || rows::has_bar(peer.name, case)
+    }
+
+    /// Cases that happen between two nodes or their Pods.
+    fn between(&self, peer: &Peer) -> Vec<Case> {
+        self.in_setting(Setting::Pair).filter(|case| self.wants(peer, *case)).collect()
+    }
+
     /// Cases with worlds of their own happen between nodes, whatever topologies are wanted: once for each MTU.
     fn apart(&self, visit: &Visit<'_>) -> Vec<Case> {
         let first = self.topologies.first() == Some(&visit.topology);
-        self.in_setting(Setting::Own).filter(|case| first && case.suits(visit.peer)).collect()
+        let wanted = |case: &Case| first && case.suits(visit.peer) && self.wants(visit.peer, *case);
+        self.in_setting(Setting::Own).filter(wanted).collect()
     }
 
     /// What will be done, and about how long it takes without repeats.
@@ -100,8 +112,8 @@ impl Plan {
     /// Seconds.
     fn estimate(&self) -> f64 {
         let cost = |case: Case| case.estimate(self.seconds);
-        let pair: f64 = self.in_setting(Setting::Pair).map(cost).sum();
         let visit = |visit: Visit<'_>| {
+            let pair: f64 = self.between(visit.peer).into_iter().map(cost).sum();
             let shared = if pair > 0.0 { VISIT + self.warm_up + pair } else { 0.0 };
             shared + self.apart(&visit).into_iter().map(cost).sum::<f64>()
         };
@@ -124,7 +136,7 @@ impl Plan {
 
     /// One run of one peer in one place; only an interruption is an error.
     fn visit(&self, results: &mut Results, visit: Visit<'_>) -> Result<()> {
-        let pair: Vec<Case> = self.in_setting(Setting::Pair).collect();
+        let pair = self.between(visit.peer);
         if !pair.is_empty() {
             let outcome = self.measure(results, &visit, &pair);
             self.note(results, &visit, "", outcome)?;

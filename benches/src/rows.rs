@@ -25,6 +25,8 @@ pub struct Row {
     pub topologies: &'static [Topology],
     /// Underlay MTUs.
     pub mtus: &'static [u16],
+    /// Of each peer only the cases that a bar speaks of.
+    pub only_bars: bool,
 }
 
 const BOTH: &[Topology] = &[Topology::Nodes, Topology::Pods];
@@ -46,7 +48,7 @@ const fn row(
     topologies: &'static [Topology],
     mtus: &'static [u16],
 ) -> Row {
-    Row { name, peers, workers: &[], cases, topologies, mtus }
+    Row { name, peers, workers: &[], cases, topologies, mtus, only_bars: false }
 }
 
 /// Every row.
@@ -65,22 +67,25 @@ pub const ROWS: [Row; 12] = [
         ..row("workers", &[AES, "forwarder"], &[Case::Tcp1, Case::Tcp8, Case::Tcp32, Case::Rss], BOTH, &[1500])
     },
     row("pipeline", &[], &[Case::Pipeline, Case::Handshakes, Case::Exchanges, Case::Reconcile], NODES, &[1500]),
-    row(
-        "bars",
-        SUITES,
-        &[
-            Case::Tcp1,
-            Case::Cpu400,
-            Case::RttLoad,
-            Case::Udp64,
-            Case::Udp1200,
-            Case::Rss,
-            Case::IdlePeers,
-            Case::Pipeline,
-        ],
-        BOTH,
-        &[1500],
-    ),
+    Row {
+        only_bars: true,
+        ..row(
+            "bars",
+            SUITES,
+            &[
+                Case::Tcp1,
+                Case::Cpu400,
+                Case::RttLoad,
+                Case::Udp64,
+                Case::Udp1200,
+                Case::Rss,
+                Case::IdlePeers,
+                Case::Pipeline,
+            ],
+            BOTH,
+            &[1500],
+        )
+    },
 ];
 
 /// The essentials: one stream, and what it costs.
@@ -173,6 +178,17 @@ const BARS: [Bar; 22] = [
     ("pipeline", CHACHA, Case::Pipeline, "scaling", 1500, Itself, AtLeast(0.9, 0.9)),
     ("pipeline", OFF, Case::Pipeline, "scaling", 1500, Itself, AtLeast(0.9, 0.9)),
 ];
+
+/// Whether a bar needs this case of this peer.
+pub(crate) fn has_bar(peer: &str, case: Case) -> bool {
+    let needs = |(_, own, _, _, _, against, _): &Bar| match against {
+        _ if *own == peer => true,
+        Peer(rival) => *rival == peer,
+        BestStock => is_stock(peer),
+        Itself => false,
+    };
+    BARS.iter().filter(|bar| bar.2 == case).any(needs)
+}
 
 impl Wanted {
     fn verdict(self, value: f64) -> &'static str {
@@ -304,6 +320,13 @@ mod tests {
         ]));
         assert!(text.contains("warren : gotatun | 300 : 100 | 3.00 |") && text.contains("| aim |"), "{text}");
         assert!(text.contains("warren : boringtun | 3.00 : 2.00 | 1.50 | ≤ 1.00 | ≤ 0.50 | **missed** |"), "{text}");
+    }
+
+    #[test]
+    fn a_bar_is_spoken_of_where_both_sides_of_it_are() {
+        assert!(has_bar(AES, Case::Rss) && !has_bar("gotatun", Case::Rss));
+        assert!(has_bar("forwarder", Case::Tcp1) && !has_bar("forwarder", Case::Cpu400));
+        assert!(has_bar("boringtun", Case::Udp64) && !has_bar(OFF, Case::Udp64));
     }
 
     #[test]

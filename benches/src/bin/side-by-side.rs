@@ -92,6 +92,7 @@ fn plan(arguments: Arguments) -> Result<Plan> {
         peers: peers::with_workers(peers, &workers),
         absent,
         cases: arguments.cases.unwrap_or_else(|| row.cases.to_vec()),
+        only_bars: row.only_bars,
         topologies: arguments.topologies.unwrap_or_else(|| row.topologies.to_vec()),
         mtus: arguments.mtus.unwrap_or_else(|| row.mtus.to_vec()),
         runs: arguments.runs.unwrap_or(if thorough { 5 } else { 3 }).max(1),
