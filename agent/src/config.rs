@@ -171,6 +171,8 @@ pub struct Offload {
 pub struct Workers {
     /// `count`; 0 (default): one per core.
     pub count: u16,
+    /// `pin`: each stays on one core; default false.
+    pub pin: bool,
 }
 
 /// `[health]`

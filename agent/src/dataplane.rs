@@ -16,6 +16,7 @@ mod lanes;
 mod link;
 mod orders;
 mod peer;
+mod pinning;
 mod roll;
 mod snapshot;
 mod strays;
@@ -68,6 +69,8 @@ pub struct Options {
     pub mark: u32,
     /// Threads; at least 1.
     pub workers: usize,
+    /// Each of them stays on one core.
+    pub pin: bool,
     /// Which offloads to use where the kernel has them.
     pub offload: Offload,
     /// This node's addresses, the first of each family answers "too big".
@@ -211,7 +214,14 @@ impl Dataplane {
         let queues = queues(tun);
         for number in 0..queues.0.len() {
             let worker = Worker::new(number, Arc::clone(&self.shared), queues.clone(), self.clerk.clone());
-            self.threads.push(thread(format!("warren-worker-{number}"), move || worker.run())?);
+            let pin = self.shared.options.pin;
+            let body = move || {
+                if pin {
+                    pinning::pin(number);
+                }
+                worker.run();
+            };
+            self.threads.push(thread(format!("warren-worker-{number}"), body)?);
         }
         self.threads.push(thread("warren-clerk".into(), move || clerk.run())?);
         Ok(())

@@ -25,6 +25,34 @@ fn two_agents_soon_send_on_associations_with_any_numbers_of_workers() {
     }
 }
 
+#[test]
+fn workers_that_are_pinned_have_a_core_each_and_carry_data() {
+    let lab = Lab::new();
+    let nodes: [Node; 2] = lab.nodes();
+    let pods = nodes.each_ref().map(Node::pod);
+    let agents = static_mesh_with(&nodes, |_, settings| {
+        settings.set("workers", "count", 2).set("workers", "pin", true);
+    });
+    transfer(pods[0].namespace(), pods[1].namespace(), pods[1].address(), 10);
+    let mut cores = workers_cores(agents[0].pid());
+    assert_eq!(cores.len(), 2);
+    assert!(cores.iter().all(|list| list.parse::<u32>().is_ok()), "one core each: {cores:?}");
+    cores.dedup();
+    let machine = std::thread::available_parallelism().map_or(1, usize::from);
+    assert_eq!(cores.len(), machine.min(2), "not the same one while there are others: {cores:?}");
+}
+
+/// The cores that each worker of this process may run on: `Cpus_allowed_list` of proc_pid_status(5).
+fn workers_cores(process: u32) -> Vec<String> {
+    let read = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).expect("the agent runs").flatten();
+    let workers = threads.filter(|thread| read(thread.path().join("comm")).starts_with("warren-worker-"));
+    let allowed = |status: String| {
+        status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).map(|list| list.trim().to_owned())
+    };
+    workers.filter_map(|thread| allowed(read(thread.path().join("status")))).collect()
+}
+
 /// Two agents whose `[overlay]` says these things.
 struct Pair {
     lab: Lab,

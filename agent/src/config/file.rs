@@ -192,7 +192,7 @@ fn offload(raw: &mut Table<'_, '_>) -> Option<Offload> {
 }
 
 fn workers(raw: &mut Table<'_, '_>) -> Option<Workers> {
-    Some(Workers { count: raw.get("count", within(0..=64)).unwrap_or(0) })
+    Some(Workers { count: raw.get("count", within(0..=64)).unwrap_or(0), pin: raw.get("pin", any).unwrap_or(false) })
 }
 
 fn health(raw: &mut Table<'_, '_>) -> Option<Health> {

@@ -141,6 +141,8 @@ pub const KEYS: &[Key] = &[
     key("offload", "udp_gso", "true or false", "true", "false", "Send trains of datagrams in one system call."),
     key("offload", "udp_gro", "true or false", "true", "false", "Receive trains of datagrams in one system call."),
     key("workers", "count", "a number from 0 to 64", "0", "4", "Data-path threads; 0 is one per core."),
+    key("workers", "pin", "true or false", "false", "true",
+        "Keep each data-path thread on one core, for hosts that set cores apart for it; the kernel's scheduler does better where other programs run on the same cores."),
     key("health", "listen", "\"off\" or address:port", "\"127.0.0.1:9587\"", "\"127.0.0.1:9587\"",
         "Where `/livez` and `/readyz` are answered; best left where only this host can ask."),
     key("metrics", "listen", "\"off\" or address:port", "\"127.0.0.1:9586\"", "\"192.0.2.1:9586\"",

@@ -199,6 +199,7 @@ fn start_dataplane(
         source_ports: config.underlay.source_ports && config.overlay.mode == Mode::Pods,
         mark,
         workers,
+        pin: config.workers.pin,
         offload: config.offload,
         associations: config.overlay.associations,
         suites: suites(config.overlay.suite),
