@@ -38,16 +38,45 @@ pub enum ClientError {
 pub fn ask(run_dir: &Path, question: &Question) -> Result<Answer, ClientError> {
     let path = run_dir.join(SOCKET);
     let unreachable = |cause| ClientError::Unreachable { path: path.clone(), cause };
-    let mut stream = UnixStream::connect(&path).map_err(unreachable)?;
-    stream.set_read_timeout(Some(PATIENCE)).map_err(unreachable)?;
     let mut line = serde_json::to_vec(question).map_err(|error| ClientError::Garbled(error.to_string()))?;
     line.push(b'\n');
-    stream.write_all(&line).map_err(unreachable)?;
-    let mut reply = Vec::new();
-    BufReader::new(stream.take(REPLY_MAX)).read_until(b'\n', &mut reply).map_err(unreachable)?;
+    let stream = UnixStream::connect(&path).map_err(unreachable)?;
+    let reply = converse(stream, &line).map_err(unreachable)?;
     match serde_json::from_slice(&reply) {
         Ok(Answer::Failed(why)) => Err(ClientError::Refused(why)),
         Ok(answer) => Ok(answer),
         Err(error) => Err(ClientError::Garbled(error.to_string())),
+    }
+}
+
+/// The line that comes for this one. Who refuses a stranger answers before it reads anything, and closes.
+fn converse(mut stream: UnixStream, line: &[u8]) -> io::Result<Vec<u8>> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let written = stream.write_all(line);
+    let mut reply = Vec::new();
+    let read = BufReader::new(stream.take(REPLY_MAX)).read_until(b'\n', &mut reply);
+    if reply.is_empty() {
+        written?;
+    }
+    read.map(|_| reply)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_that_comes_before_the_question_was_sent_is_read() {
+        let (own, mut agent) = UnixStream::pair().unwrap();
+        agent.write_all(b"no\n").unwrap();
+        drop(agent);
+        assert_eq!(converse(own, b"status\n").unwrap(), b"no\n");
+    }
+
+    #[test]
+    fn one_who_closes_without_a_word_is_an_error_that_says_so() {
+        let (own, agent) = UnixStream::pair().unwrap();
+        drop(agent);
+        assert_eq!(converse(own, b"status\n").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 }
