@@ -55,7 +55,7 @@ unit: ## Unit and property tests, fuzz corpora; no root
 simulation: ## Two tunnels in virtual time; no root; an invocation of its own, so that virtual time reaches nothing else
 	$(AS_USER) $(TEST_SIMULATION)
 
-lab: ## Suites in network namespaces with a real etcd; as root, one at a time
+lab: ## Suites in network namespaces with a real etcd; as root, two tests at a time
 	$(AS_USER) cargo build --locked -p warren
 	$(AS_USER) $(TEST_ROOT)
 	$(AS_USER) $(TEST_LAB)

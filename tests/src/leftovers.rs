@@ -50,7 +50,6 @@ impl Drop for Guard {
         live.0 -= 1;
         if live.0 == 0 {
             let _ = std::fs::remove_dir_all(folder_of(std::process::id()));
-            let _ = std::fs::remove_dir(FOLDER);
         }
     }
 }
@@ -104,11 +103,14 @@ fn remove(id: u32) {
     let _ = std::fs::remove_dir_all(folder_of(id));
 }
 
+/// The folder gets its name when the note is in it: another process that sweeps meanwhile would take it for a dead one's.
 fn note_that_this_process_lives() {
-    let folder = folder_of(std::process::id());
-    std::fs::create_dir_all(&folder).expect("labs need root, to write below /run");
-    let started = started(std::process::id()).expect("this process runs");
-    std::fs::write(folder.join("started"), started).expect("the folder was just made");
+    let id = std::process::id();
+    let unnamed = Path::new(FOLDER).join(format!("new-{id}"));
+    std::fs::create_dir_all(&unnamed).expect("labs need root, to write below /run");
+    let started = started(id).expect("this process runs");
+    std::fs::write(unnamed.join("started"), started).expect("the folder was just made");
+    std::fs::rename(&unnamed, folder_of(id)).expect("a lab of this process is gone before the next");
 }
 
 /// Every process id that a namespace or folder is named by.
