@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use warren_tests::datagram::{self, Echo, echoed};
+use warren_tests::node::gateway;
 use warren_tests::stream::transfer;
 use warren_tests::{
     Agent, Family, Lab, Node, Plan, Pod, Sniffer, Wiring, assert_seen_without_warren, ping, static_mesh,
@@ -78,6 +79,25 @@ fn a_pod_whose_node_masquerades_it_is_answered_through_the_tunnel() {
     }
     sniffer.assert_encrypted();
     let ways = [pods[1].address(), nodes[1].address()].map(|to| (pods[0].namespace(), to));
+    assert_seen_without_warren(sniffer, agents, ways);
+}
+
+#[test]
+fn a_host_is_reached_by_its_address_among_the_pods_also_where_a_cni_moves_the_local_table_behind() {
+    let plan = Plan { overlay: Family::Dual, underlay: Family::Dual, wiring: Wiring::Bridge, ..Plan::default() };
+    let Pair { agents, pods, nodes, sniffer, .. } = &mut pair(plan);
+    for line in ["rule add pref 100 lookup local", "rule del pref 0 lookup local"] {
+        for family in ["-4", "-6"] {
+            nodes.iter().for_each(|node| drop(node.namespace().ip(&format!("{family} {line}"))));
+        }
+    }
+    for cidr in nodes[0].cidrs() {
+        for pod in pods.iter() {
+            assert!(ping(pod.namespace(), gateway(cidr)), "{} does not reach its address", pod.namespace().name());
+        }
+    }
+    sniffer.assert_encrypted();
+    let ways = nodes[0].cidrs().into_iter().map(|cidr| (pods[1].namespace(), gateway(cidr)));
     assert_seen_without_warren(sniffer, agents, ways);
 }
 

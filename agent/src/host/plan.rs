@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! 90  iif lo udp sport PORT                        goto 98       our own datagrams never enter the tunnel
+//! 90  all                                          lookup local  what is this host's own, also where a CNI moves that behind us
 //! 91  fwmark MARK/MARK                             lookup T+2    what came in by the device is answered by it
 //! 92  to LOCAL             main without its default              the CNI's own routes
 //! 93  to LOCAL                                     unreachable   a Pod that is gone
@@ -25,6 +26,8 @@ use crate::config::Mode;
 
 /// The kernel's own main table (RT_TABLE_MAIN, include/uapi/linux/rtnetlink.h).
 const MAIN: u32 = 254;
+/// The kernel's own table of this host's addresses (RT_TABLE_LOCAL). Its rule is the first one, but Cilium moves it to 100.
+const LOCAL: u32 = 255;
 /// IP protocol numbers.
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -131,6 +134,7 @@ fn rules(desired: &Desired, v6: bool) -> Vec<Rule> {
     let answers = Match { mark: Some(desired.mark), ..Match::default() };
     let mut rules = vec![
         rule(0, datagrams, Action::Goto(end)),
+        rule(0, Match::default(), Action::Lookup(LOCAL)),
         rule(1, answers, Action::Lookup(desired.table + 2)),
         rule(5, Match::default(), Action::Lookup(desired.table)),
         rule(8, Match::default(), Action::Nop),
