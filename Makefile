@@ -33,7 +33,7 @@ TEST_ROOT := cargo test --locked -p warren -p warren-io $(ROOT_RUNNER) -- --igno
 TEST_LAB := cargo test --locked -p warren-tests $(ROOT_RUNNER) -- --test-threads 1
 endif
 
-.PHONY: help demo test unit simulation lab check fmt bench bench-quick bench-build build install clean
+.PHONY: help demo test unit simulation lab matrix check fmt bench bench-quick bench-build build install clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -54,6 +54,11 @@ unit: ## Unit and property tests, fuzz corpora; no root
 
 simulation: ## Two tunnels in virtual time; no root; an invocation of its own, so that virtual time reaches nothing else
 	$(AS_USER) $(TEST_SIMULATION)
+
+matrix: ## Warren beneath every CNI: each mode, version of IP and MTU, with and without, as one table (WARREN_MATRIX=words)
+	@scripts/setup.sh test
+	$(AS_USER) cargo build --locked -p warren
+	$(AS_USER) env WARREN_MATRIX="$(WARREN_MATRIX)" cargo test --locked -p warren-tests $(ROOT_RUNNER) --test beneath_cni -- --ignored --nocapture the_matrix
 
 lab: ## Suites in network namespaces with a real etcd; as root, two tests at a time
 	$(AS_USER) cargo build --locked -p warren

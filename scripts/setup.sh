@@ -11,6 +11,7 @@ build=(cc:build-essential protoc:protobuf-compiler descriptor.proto:libprotobuf-
 demo=(ip:iproute2 ping:iputils-ping nft:nftables iperf3:iperf3 wireguard-go:wireguard-go wg:wireguard-tools tcpdump:tcpdump)
 manifests=(python3:python3 ensurepip:python3-venv)
 lab=(etcd:etcd-server etcdctl:etcd-client conntrack:conntrack ethtool:ethtool)
+cni=(cni-plugins:containernetworking-plugins iptables-nft-restore:iptables ipset:ipset)
 # command:crate, for cargo
 crates=()
 
@@ -18,7 +19,7 @@ case "$purpose" in
 build) wanted=("${build[@]}") ;;
 check) wanted=("${build[@]}") crates=(cargo-deny:cargo-deny) ;;
 demo) wanted=("${build[@]}" "${demo[@]}") ;;
-test) wanted=("${build[@]}" "${demo[@]}" "${lab[@]}" "${manifests[@]}") crates=(boringtun-cli:boringtun-cli) ;;
+test) wanted=("${build[@]}" "${demo[@]}" "${lab[@]}" "${cni[@]}" "${manifests[@]}") crates=(boringtun-cli:boringtun-cli) ;;
 bench) wanted=("${build[@]}" "${demo[@]}" "${lab[@]}" cmake:cmake) crates=(boringtun-cli:boringtun-cli gotatun:gotatun-cli) ;;
 *) echo "setup: '$purpose' is none of build, check, demo, test, bench" >&2 && exit 64 ;;
 esac
@@ -27,6 +28,7 @@ user_has() {
     case "$1" in
     # What protoc imports by itself, in the folder where it looks.
     descriptor.proto) [ -e "$(dirname "$(command -v protoc || echo /usr/bin/protoc)")/../include/google/protobuf/$1" ] ;;
+    cni-plugins) [ -x /usr/lib/cni/bridge ] ;;
     # Debian keeps it apart from Python itself.
     ensurepip) python3 -c "import ensurepip" 2>/dev/null ;;
     *) command -v "$1" >/dev/null || [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/$1" ] ;;

@@ -21,6 +21,7 @@
 
 pub mod agent;
 pub mod certificates;
+pub mod cni;
 pub mod command;
 pub mod control;
 pub mod datagram;
@@ -53,6 +54,7 @@ pub mod stock;
 pub mod stream;
 pub mod tcp;
 pub mod wire;
+pub mod witness;
 
 pub use agent::Agent;
 pub use control::{assert_seen_without_warren, between};

@@ -12,7 +12,7 @@ use warren_crypto::{PrivateKey, PublicKey};
 use crate::lab::{HUB, Lab, Plan, Wiring, forward, link_local, nodad, on_link, underlay_v4, underlay_v6};
 use crate::namespace::Namespace;
 use crate::secret::write_secret;
-use crate::{Agent, Pod, Settings};
+use crate::{Agent, Pod, Settings, pod};
 
 /// UDP port of every agent.
 pub const PORT: u16 = 51840;
@@ -92,8 +92,17 @@ impl Node {
 
     /// The next Pod.
     pub fn pod(&self) -> Pod {
+        Pod::new(self, self.next_pod())
+    }
+
+    /// The namespace of the next Pod, which somebody else will wire.
+    pub fn sandbox(&self) -> Namespace {
+        pod::sandbox(self, self.next_pod())
+    }
+
+    fn next_pod(&self) -> u8 {
         self.pods.set(self.pods.get() + 1);
-        Pod::new(self, self.pods.get())
+        self.pods.get()
     }
 
     /// Starts the agent.

@@ -15,13 +15,23 @@ pub struct Pod {
     addresses: Vec<IpAddr>,
 }
 
+/// The namespace of a node's Pod, with nothing in it.
+pub(crate) fn sandbox(node: &Node, number: u8) -> Namespace {
+    Namespace::create(&format!("{}-pod{number}", node.namespace().name()))
+}
+
 impl Pod {
     pub(crate) fn new(node: &Node, number: u8) -> Self {
-        let namespace = Namespace::create(&format!("{}-pod{number}", node.namespace().name()));
+        let namespace = sandbox(node, number);
         let addresses = node.cidrs().into_iter().map(|cidr| nth(cidr, 9 + number)).collect();
         let pod = Self { namespace, addresses };
         pod.wire(node, &format!("pod{number}"));
         pod
+    }
+
+    /// One that somebody else wired: a CNI's plugin.
+    pub fn attached(namespace: Namespace, addresses: Vec<IpAddr>) -> Self {
+        Self { namespace, addresses }
     }
 
     /// Its namespace.

@@ -55,12 +55,17 @@ impl Settings {
 
     /// Adds another node of the lab as a static peer.
     pub fn peer(&mut self, other: &Node) -> &mut Self {
+        self.peer_with(other, other.cidrs())
+    }
+
+    /// The same with other prefixes.
+    pub fn peer_with(&mut self, other: &Node, cidrs: Vec<ipnet::IpNet>) -> &mut Self {
         let mut peer = Self::default();
         peer.text("", "name", &other.name)
             .text("", "public_key", other.public_key())
             .text("", "endpoint", std::net::SocketAddr::new(other.address(), PORT))
             .list("", "addresses", other.addresses())
-            .list("", "cidrs", other.cidrs())
+            .list("", "cidrs", cidrs)
             .set("", "associations", true);
         self.add_peer(peer)
     }

@@ -1,0 +1,94 @@
+//! Warren beneath CNIs: Pods that real plugins attach, and fixtures of what CNIs leave on nodes (`tests/src/cni`), each with
+//! kube-proxy's rules. Every way through the cluster is reached and captured; then Warren is removed, and the same ways
+//! must be seen in clear.
+
+use warren_tests::cni::cell::{Cell, Mode};
+use warren_tests::cni::kube_proxy::{Form, KubeProxy};
+use warren_tests::cni::plugin::HostPort;
+use warren_tests::cni::{Cni, table};
+use warren_tests::{Family, Lab, Node, assert_seen_without_warren, ping, static_mesh};
+
+const NFTABLES: KubeProxy = KubeProxy { form: Form::Nftables, masquerade_all: false };
+const IPTABLES: KubeProxy = KubeProxy { form: Form::Iptables, masquerade_all: false };
+
+#[track_caller]
+fn holds(cell: Cell) {
+    let outcome = cell.run();
+    assert!(outcome.faults.is_empty(), "{}:\n{}", table::name(&cell), outcome.faults.join("\n"));
+    assert_eq!((outcome.clear, outcome.seen), (0, outcome.sealed));
+}
+
+/// One cell of the matrix each; the rest is for `make matrix`.
+macro_rules! cells {
+    ($($name:ident: $cni:ident, $mode:ident, $family:ident, $mtu:literal, $proxy:expr;)*) => {
+        $(#[test]
+        fn $name() {
+            holds(Cell { cni: Cni::$cni, mode: Mode::$mode, family: Family::$family, mtu: $mtu, proxy: $proxy });
+        })*
+    };
+}
+
+cells! {
+    pods_of_the_real_bridge_plugin_in_mode_pods: Bridge, Pods, V4, 1500, NFTABLES;
+    pods_of_the_real_ptp_plugin_in_mode_nodes: Ptp, Nodes, Dual, 1500, IPTABLES;
+    flannels_vxlan_inside_of_mode_nodes: FlannelVxlan, Nodes, V6, 1500, NFTABLES;
+    calicos_ip_in_ip_inside_of_mode_nodes: CalicoIpip, Nodes, V4, 1500, IPTABLES;
+    calicos_routes_across_subnets_in_mode_pods: CalicoCrossSubnet, Pods, V4, 9000, NFTABLES;
+    ciliums_local_table_behind_the_rules_of_mode_pods: CiliumNative, Pods, Dual, 1500, NFTABLES;
+    ciliums_tunnel_inside_of_mode_nodes: CiliumTunnel, Nodes, V4, 1500, NFTABLES;
+}
+
+#[test]
+fn what_the_real_plugins_take_away_is_gone_and_its_address_stays_inside() {
+    let lab = Lab::new();
+    let sniffer = lab.sniff();
+    let nodes: [Node; 2] = lab.nodes();
+    Cni::Bridge.install(&nodes);
+    let port = [HostPort { host: 8088, pod: 8080 }];
+    let (stays, goes) = (Cni::Bridge.attach(&nodes[0], &[]), Cni::Bridge.add(&nodes[1], &port));
+    let gone = goes.pod.address();
+    let mut agents = static_mesh(&nodes);
+    assert!(ping(stays.namespace(), gone), "the Pod is not reached");
+    let rules = || nodes[1].namespace().run(&["iptables-nft-save", "-t", "nat"]);
+    assert!(rules().contains(&gone.to_string()), "portmap left no rule for the host port");
+    Cni::Bridge.conflist(&nodes[1]).expect("it has one").del(&nodes[1], &goes);
+    assert!(!rules().contains(&gone.to_string()), "portmap left its rules behind");
+    sniffer.reset();
+    assert!(!ping(stays.namespace(), gone), "the Pod is still there");
+    sniffer.assert_nothing_in_clear();
+    assert_seen_without_warren(&sniffer, &mut agents, [(stays.namespace(), gone)]);
+}
+
+/// Every CNI × mode × version of IP × MTU, then every form of kube-proxy's rules.
+fn cells() -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for cni in Cni::ALL {
+        for mode in [Mode::Pods, Mode::Nodes].into_iter().filter(|mode| cni.suits(*mode)) {
+            for family in [Family::V4, Family::V6, Family::Dual].into_iter().filter(|family| cni.speaks(*family)) {
+                cells.extend([1500, 9000].map(|mtu| Cell { cni, mode, family, mtu, proxy: NFTABLES }));
+            }
+        }
+    }
+    for form in [Form::Nftables, Form::Iptables, Form::IptablesLegacy] {
+        for masquerade_all in [false, true] {
+            let proxy = KubeProxy { form, masquerade_all };
+            if proxy == NFTABLES {
+                continue;
+            }
+            let cell = |mode| Cell { cni: Cni::Bridge, mode, family: Family::Dual, mtu: 1500, proxy };
+            cells.extend([Mode::Pods, Mode::Nodes].map(cell));
+        }
+    }
+    cells
+}
+
+/// Of all cells, those whose row has every one of the words in `WARREN_MATRIX`.
+#[test]
+#[ignore = "every combination takes ten minutes: `make matrix`"]
+fn the_matrix() {
+    let words = std::env::var("WARREN_MATRIX").unwrap_or_default();
+    let wanted = |cell: &Cell| words.split(',').all(|word| table::name(cell).contains(word.trim()));
+    let cells: Vec<Cell> = cells().into_iter().filter(wanted).collect();
+    assert!(!cells.is_empty(), "no cell has the words {words:?}");
+    assert_eq!(table::print(&cells), 0, "not everything is as it must be");
+}
