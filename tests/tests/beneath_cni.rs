@@ -2,11 +2,13 @@
 //! kube-proxy's rules. Every way through the cluster is reached and captured; then Warren is removed, and the same ways
 //! must be seen in clear.
 
+use ipnet::IpNet;
+use warren_tests::cni::calico::{self, Encapsulation};
 use warren_tests::cni::cell::{Cell, Mode};
 use warren_tests::cni::kube_proxy::{Form, KubeProxy};
 use warren_tests::cni::plugin::HostPort;
 use warren_tests::cni::{Cni, table};
-use warren_tests::{Family, Lab, Node, assert_seen_without_warren, ping, static_mesh};
+use warren_tests::{Family, Lab, Node, assert_seen_without_warren, ping, static_mesh, static_mesh_with};
 
 const NFTABLES: KubeProxy = KubeProxy { form: Form::Nftables, masquerade_all: false };
 const IPTABLES: KubeProxy = KubeProxy { form: Form::Iptables, masquerade_all: false };
@@ -57,6 +59,55 @@ fn what_the_real_plugins_take_away_is_gone_and_its_address_stays_inside() {
     assert!(!ping(stays.namespace(), gone), "the Pod is still there");
     sniffer.assert_nothing_in_clear();
     assert_seen_without_warren(&sniffer, &mut agents, [(stays.namespace(), gone)]);
+}
+
+#[test]
+fn an_address_that_calico_borrows_from_another_nodes_block_is_refused_by_name_and_stays_inside() {
+    let lab = Lab::new();
+    let sniffer = lab.sniff();
+    let nodes: [Node; 2] = lab.nodes();
+    let _tunnels = Cni::CalicoBgp.install(&nodes);
+    let borrower = calico::borrow(Encapsulation::Bgp, &nodes[0], &nodes[1], &[&nodes[1]]);
+    let pod = Cni::CalicoBgp.attach(&nodes[1], &[]);
+    let prefixes = |node: &Node| match node.number {
+        1 => [calico::blocks(node), vec![IpNet::from(borrower.address())]].concat(),
+        _ => calico::blocks(node),
+    };
+    let mut agents = static_mesh_with(&nodes, |node, settings| {
+        let other = &nodes[usize::from(node.number == 1)];
+        settings.list("node", "cidrs", prefixes(node)).clear_peers().peer_with(other, prefixes(other));
+    });
+    agents[1].until("says that the block is its own", |status| status.refused("overlap"));
+    for (from, to) in [(&pod, &borrower), (&borrower, &pod)] {
+        assert!(!ping(from.namespace(), to.address()), "a borrowed address is carried");
+    }
+    sniffer.assert_nothing_in_clear();
+    let ways = [(pod.namespace(), borrower.address()), (borrower.namespace(), pod.address())];
+    assert_seen_without_warren(&sniffer, &mut agents, ways);
+}
+
+#[test]
+fn a_pod_that_its_cni_neither_wraps_nor_masquerades_towards_nodes_is_dropped_by_name_without_prefixes() {
+    let lab = Lab::new();
+    let sniffer = lab.sniff();
+    let nodes: [Node; 2] = lab.nodes();
+    let _tunnels = Cni::CalicoIpip.install(&nodes);
+    let pods = nodes.each_ref().map(|node| Cni::CalicoIpip.attach(node, &[]));
+    // `natOutgoing: false`.
+    for node in &nodes {
+        node.namespace().run(&["ipset", "flush", "cali40masq-ipam-pools"]);
+    }
+    let mut agents = static_mesh_with(&nodes, |node, settings| {
+        let other = &nodes[usize::from(node.number == 1)];
+        settings.text("overlay", "mode", "nodes").list::<&str>("overlay", "networks", []);
+        settings.list::<&str>("node", "cidrs", []).clear_peers().peer_with(other, vec![]);
+    });
+    assert!(ping(pods[0].namespace(), pods[1].address()), "the CNI's tunnel does not carry Pods");
+    assert!(!ping(pods[0].namespace(), nodes[1].address()), "a source that the peer cannot know is carried");
+    agents[0].until("the drop is counted by name", |status| status.drops("source_not_ours") > 0);
+    sniffer.assert_nothing_in_clear();
+    let ways = [(pods[0].namespace(), nodes[1].address()), (pods[0].namespace(), pods[1].address())];
+    assert_seen_without_warren(&sniffer, &mut agents, ways);
 }
 
 /// Every CNI × mode × version of IP × MTU, then every form of kube-proxy's rules.

@@ -23,9 +23,10 @@ use crate::{Node, Pod};
 const IPIP: u16 = 20;
 const VXLAN: u16 = 50;
 const VXLAN_V6: u16 = 70;
-/// The address of a block that its node's tunnel has, and the first that a Pod gets.
+/// The address of a block that its node's tunnel has, the first that a Pod gets, and one that another node's Pod gets.
 const TUNNEL: u8 = 1;
 const FIRST: u8 = 10;
+const BORROWED: u8 = 50;
 
 /// How Calico connects nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +54,23 @@ pub fn install(how: Encapsulation, own: &Node, others: &[&Node]) -> Option<Tunne
 /// Gives the node a Pod, as the CNI plugin and Felix do.
 #[track_caller]
 pub fn attach(how: Encapsulation, node: &Node) -> Pod {
+    attach_at(how, node, blocks(node).into_iter().map(|block| nth(block, FIRST)).collect())
+}
+
+/// Gives the node a Pod with an address out of another node's block, to which every node then has a route of its own.
+#[track_caller]
+pub fn borrow(how: Encapsulation, node: &Node, lender: &Node, others: &[&Node]) -> Pod {
+    let addresses: Vec<IpAddr> = blocks(lender).into_iter().map(|block| nth(block, BORROWED)).collect();
+    for (address, via) in addresses.iter().zip(node.addresses()) {
+        let line = format!("route add {} via {via} dev eth0 proto {}", IpNet::from(*address), routes::BIRD);
+        others.iter().for_each(|other| drop(other.namespace().ip(&line)));
+    }
+    attach_at(how, node, addresses)
+}
+
+#[track_caller]
+fn attach_at(how: Encapsulation, node: &Node, addresses: Vec<IpAddr>) -> Pod {
     let sandbox = node.sandbox();
-    let addresses: Vec<IpAddr> = blocks(node).into_iter().map(|block| nth(block, FIRST)).collect();
     endpoint::wire(node, &sandbox, &addresses, mtu(how, node));
     chains::endpoint(node, endpoint::NAME);
     Pod::attached(sandbox, addresses)

@@ -9,7 +9,7 @@ use crate::Node;
 use crate::cni::rules::bridge;
 
 /// RTPROT_BIRD, and Felix' own.
-const BIRD: u8 = 12;
+pub(super) const BIRD: u8 = 12;
 const FELIX: u8 = 80;
 
 /// Routes to every other node's blocks, and a dead end for what is free in the own ones.
