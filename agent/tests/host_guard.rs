@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use host_space::{Space, desired, ip, run};
 use warren_agent::config::Mode;
+use warren_agent::host::guard::Lacking;
 use warren_agent::host::{Desired, Host, guard};
 use warren_overlay::mesh::Enforcement;
 
@@ -226,7 +227,8 @@ fn a_guard_that_somebody_flushed_or_changed_is_loaded_again() {
     Space::enter(|space| async move {
         let mut host = space.host();
         host.guard(&desired()).expect("loads");
-        let before = run("nft", &["-s", "list", "ruleset"]);
+        let tables = || ["inet", "netdev"].map(|family| run("nft", &["-s", "list", "table", family, "warren"]));
+        let before = tables();
         for sabotage in [
             vec!["flush", "ruleset"],
             vec!["flush", "chain", "inet", "warren", "postrouting"],
@@ -236,8 +238,30 @@ fn a_guard_that_somebody_flushed_or_changed_is_loaded_again() {
         ] {
             run("nft", &sabotage);
             assert_eq!(host.guard(&desired()).expect("loads again").writes, 1, "{sabotage:?}");
-            assert_eq!(run("nft", &["-s", "list", "ruleset"]), before, "{sabotage:?}");
+            assert_eq!(tables(), before, "{sabotage:?}");
         }
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_kernel_says_whether_the_guard_stands_and_whom_it_watches() {
+    Space::enter(|space| async move {
+        let pods = ["10.42.1.9", "fd42::9", "10.99.0.9"].map(|text| text.parse().expect("an address"));
+        assert_eq!(guard::lacking(&[]), Some(Lacking::Table));
+        let mut host = space.host();
+        for enforcement in [Enforcement::Strict, Enforcement::Permissive] {
+            host.guard(&Desired { enforcement, ..desired() }).expect("loads");
+            assert_eq!(guard::lacking(&pods[..2]), None, "{enforcement:?}");
+            assert_eq!(guard::lacking(&pods), Some(Lacking::Prefix(pods[2])), "{enforcement:?}");
+        }
+        // A CNI's own tunnel is guarded, and with it whatever Pods have for addresses.
+        host.guard(&Desired { mode: Mode::Nodes, ..desired() }).expect("loads");
+        assert_eq!(guard::lacking(&pods), None);
+        host.guard(&Desired { underlay_devices: Default::default(), ..desired() }).expect("loads");
+        assert_eq!(guard::lacking(&[]), Some(Lacking::Chain("prerouting")), "no device is watched");
+        run("nft", &["flush", "ruleset"]);
+        assert_eq!(guard::lacking(&pods), Some(Lacking::Table));
     });
 }
 

@@ -10,12 +10,14 @@
 mod cbpf;
 mod clsact;
 mod in_clear;
+mod listed;
 mod membership;
 mod message;
 mod program;
 mod request;
 mod ruleset;
 mod saved;
+mod standing;
 mod wanted;
 
 use nftables::helper::{DEFAULT_ARGS, DEFAULT_NFT, NftablesError, apply_ruleset_raw, get_current_ruleset_raw};
@@ -28,6 +30,7 @@ pub(in crate::host) use in_clear::InClear;
 pub(in crate::host) use message::concerns_guard;
 use request::Kernel;
 pub use saved::load_saved;
+pub use standing::{Lacking, lacking};
 use wanted::Wanted;
 
 use super::{Desired, HostError};
@@ -70,8 +73,9 @@ impl Guard {
         let wanted = Wanted::of(desired, devices.iter().map(|(name, _)| name.clone()).collect());
         // A device that was made anew under its old name has lost its egress hooks.
         let anew = std::mem::replace(&mut self.devices, devices.clone()) != devices;
-        let writes = self.rules(ruleset::build(desired, &wanted), touched.nftables || anew)?;
-        Ok(writes + self.filters.apply(&wanted, touched.traffic_control || anew))
+        // The rules come last: whoever finds them may rely on the rest.
+        let writes = self.filters.apply(&wanted, touched.traffic_control || anew);
+        Ok(writes + self.rules(ruleset::build(desired, &wanted), touched.nftables || anew)?)
     }
 
     /// Where the guard does not see what traffic control redirects, one sentence each.
@@ -112,18 +116,17 @@ fn present(wanted: &BTreeSet<String>) -> Result<Vec<(String, u32)>, HostError> {
     Ok(present)
 }
 
-/// One transaction; then the egress hooks, which older kernels lack.
+/// The egress hooks, which older kernels lack; then the rest, in one transaction.
 fn load(ruleset: &Value) -> Result<(), HostError> {
     let part = |name: &str| ruleset.get(name).cloned().unwrap_or_default();
-    run(&part("inet")).or_else(|_| {
-        // Somebody put something else in our place: clear it in the same transaction.
-        run(&ruleset::from_scratch("inet", part("inet")))
-    })?;
     let egress = part("netdev");
     if let Err(error) = run(&ruleset::from_scratch("netdev", egress)) {
         tracing::warn!(%error, "no egress hook: packets that pass the hooks of IP by are not seen by the guard");
     }
-    Ok(())
+    run(&part("inet")).or_else(|_| {
+        // Somebody put something else in our place: clear it in the same transaction.
+        run(&ruleset::from_scratch("inet", part("inet")))
+    })
 }
 
 fn run(ruleset: &Value) -> Result<(), HostError> {

@@ -1,4 +1,5 @@
-//! Requests to the kernel by rtnetlink, each answered before the next: the guard is loaded where there is no event loop.
+//! Requests to the kernel by netlink, each answered before the next: the guard is loaded, and asked for, where there is no
+//! event loop.
 
 use std::io;
 
@@ -24,7 +25,12 @@ pub(super) struct Kernel {
 
 impl Kernel {
     pub(super) fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        Self::of(NETLINK_ROUTE)
+    }
+
+    /// Of another protocol of netlink than that of devices and filters.
+    pub(super) fn of(protocol: isize) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
         Ok(Self { socket })
@@ -75,7 +81,13 @@ impl Kernel {
         Ok(())
     }
 
-    fn dump<T>(&self, ask: u16, answer: u16, body: &[u8], parse: fn(&[u8]) -> Option<T>) -> io::Result<Vec<T>> {
+    pub(super) fn dump<T>(
+        &self,
+        ask: u16,
+        answer: u16,
+        body: &[u8],
+        parse: fn(&[u8]) -> Option<T>,
+    ) -> io::Result<Vec<T>> {
         let mut found = Vec::new();
         self.send(ask, REQUEST | DUMP, body)?;
         while self.each(|kind, body| found.extend((kind == answer).then(|| parse(body)).flatten()))? {}

@@ -28,11 +28,11 @@ pub fn load_saved(state_dir: &Path) -> Result<bool, HostError> {
     let (ruleset, _) = read(state_dir).ok_or_else(|| {
         HostError::Refused(format!("{} is damaged: start the agent once, it writes it anew", file.display()))
     })?;
-    load(&ruleset)?;
     // A file of an older agent has no filters.
     if let Some(Ok(wanted)) = ruleset.get("traffic_control").cloned().map(serde_json::from_value) {
         Filters::default().apply(&wanted, true);
     }
+    load(&ruleset)?;
     Ok(true)
 }
 
