@@ -28,6 +28,7 @@ user_has() {
     case "$1" in
     # What protoc imports by itself, in the folder where it looks.
     descriptor.proto) [ -e "$(dirname "$(command -v protoc || echo /usr/bin/protoc)")/../include/google/protobuf/$1" ] ;;
+    # Debian keeps them out of every PATH.
     cni-plugins) [ -x /usr/lib/cni/bridge ] ;;
     # Debian keeps it apart from Python itself.
     ensurepip) python3 -c "import ensurepip" 2>/dev/null ;;

@@ -10,12 +10,12 @@ mod watch;
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
+use crate::cni::{configurations, read};
 use conflist::Silent;
 pub use watch::run;
 
@@ -23,8 +23,6 @@ pub use watch::run;
 pub const CNI_DIR: &str = "/etc/cni/net.d";
 /// Where Flannel says what it gave, unless `node.flannel_file` says otherwise.
 pub const FLANNEL_FILE: &str = "/run/flannel/subnet.env";
-/// No file of a CNI is larger.
-const FILE_MAX: u64 = 1 << 20;
 
 /// Who is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +106,7 @@ impl fmt::Display for Nothing {
     }
 }
 
-/// The first configuration by name, which is the one that container runtimes use.
+/// The first configuration by name, which is the one that container runtimes use; those that Warren writes aside.
 fn cni(folder: &Path) -> Result<Found, Nothing> {
     let path = first(folder)?;
     let text = read(&path).map_err(|error| Nothing::Unreadable(path.clone(), error))?;
@@ -119,19 +117,8 @@ fn cni(folder: &Path) -> Result<Found, Nothing> {
 }
 
 fn first(folder: &Path) -> Result<PathBuf, Nothing> {
-    let unreadable = |error| Nothing::Unreadable(folder.to_owned(), error);
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Nothing::None(folder.to_owned())),
-        entries => entries.map_err(unreadable)?,
-    };
-    let mut paths =
-        entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
-    let is_configuration = |path: &PathBuf| {
-        let end = path.extension().and_then(|end| end.to_str());
-        matches!(end, Some("conflist" | "conf" | "json")) && path.is_file()
-    };
-    paths.retain(is_configuration);
-    paths.into_iter().min().ok_or_else(|| Nothing::None(folder.to_owned()))
+    let all = configurations(folder).map_err(|error| Nothing::Unreadable(folder.to_owned(), error))?;
+    all.into_iter().next().ok_or_else(|| Nothing::None(folder.to_owned()))
 }
 
 fn flannel(path: &Path) -> Result<Found, String> {
@@ -146,13 +133,6 @@ fn flannel(path: &Path) -> Result<Found, String> {
     };
     let cidrs = subnet_env::prefixes(&text).map_err(|what| format!("{shown}: {what}"))?;
     Ok(Found { cidrs, from: path.to_owned() })
-}
-
-fn read(path: &Path) -> io::Result<String> {
-    if fs::metadata(path)?.len() > FILE_MAX {
-        return Err(io::Error::from(io::ErrorKind::FileTooLarge));
-    }
-    fs::read_to_string(path)
 }
 
 #[cfg(test)]

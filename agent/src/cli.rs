@@ -17,7 +17,7 @@ pub(crate) use say::say;
 use crate::admin::{self, Answer, Question};
 use crate::config::{self, Config, ConfigError, RUN_DIR, STATE_DIR};
 use crate::host::Host;
-use crate::{cluster, control, demo, import, log, preflight};
+use crate::{cluster, cni, control, demo, import, log, preflight};
 
 /// All is well.
 const OK: u8 = 0;
@@ -87,7 +87,7 @@ enum Command {
     Mesh(MeshCommand),
     /// Withdraw this node's record from the registry and stop the agent. The guard stays.
     Leave,
-    /// Remove every trace of the agent from this host: rules, routes, device, guard. Stop the agent first.
+    /// Remove every trace of the agent from this host: CNI configurations, rules, routes, device, guard. Stop the agent first.
     Cleanup,
     /// Check the configuration: say what it means and where it comes from, or everything that is wrong with it.
     CheckConfig {
@@ -210,6 +210,10 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
 fn cleanup(config: &Config) -> Result<u8, String> {
     if admin::ask(&config.node.run_dir, &Question::Status {}).is_ok() {
         return Err("the agent is running: stop it first, or it would put everything back".to_owned());
+    }
+    // A gate without its guard would let no Pod start.
+    for what in cni::remove(&config.node.cni_dir)? {
+        say(format_args!("removed {what}"));
     }
     let removed = runtime()?.block_on(async {
         let mut host = Host::open(&config.node.state_dir)?;

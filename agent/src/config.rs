@@ -49,6 +49,8 @@ pub struct Config {
     pub health: Health,
     /// `[metrics]`
     pub metrics: Metrics,
+    /// `[cni]`
+    pub cni: Cni,
     /// `[etcd]`
     pub etcd: Option<Etcd>,
     /// `[[peer]]`
@@ -70,6 +72,8 @@ pub struct Node {
     pub cidrs: Cidrs,
     /// `cidrs` as a source, `cni_dir`, `flannel_file`: who says what `cidrs` lists.
     pub cidrs_from: Option<Where>,
+    /// `cni_dir`; default `/etc/cni/net.d`: the CNI's configurations.
+    pub cni_dir: PathBuf,
     /// `state_dir`; default `/var/lib/warren`.
     pub state_dir: PathBuf,
     /// `key_file`; default `<state_dir>/private.key`.
@@ -189,6 +193,17 @@ pub struct Metrics {
     pub listen: Option<SocketAddr>,
     /// `per_peer`: also series of every single peer; default true.
     pub per_peer: bool,
+}
+
+/// `[cni]`: what is put before the host's container runtime.
+#[derive(Clone, Debug)]
+pub struct Cni {
+    /// `gate`: no Pod starts before the guard stands; default false.
+    pub gate: bool,
+    /// `install`: a network for a node that has no CNI; default false.
+    pub install: bool,
+    /// `bin_dir`; default `/opt/cni/bin`: the runtime's plugins.
+    pub bin_dir: PathBuf,
 }
 
 /// `[etcd]`

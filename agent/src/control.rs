@@ -110,6 +110,8 @@ struct Control {
     proven: Proven,
     /// Why the CNI does not say this node's prefixes, where it is asked.
     no_cidrs: Option<String>,
+    /// Why the CNI's folder is not as it should be.
+    cni_problems: Vec<String>,
     health: BTreeMap<&'static str, Health>,
     /// The stores' tasks, which speak by `to_events`.
     registries: Vec<tokio::task::AbortHandle>,
@@ -185,7 +187,7 @@ impl Control {
         self.reconcile().await;
     }
 
-    /// Once a second: whose tunnel stands, whose grace is over, whether the host still is as it should be.
+    /// Once a second: whose tunnel stands, whose grace is over, whether the host and its CNI still are as they should be.
     async fn pulse(&mut self) {
         let proven = self.proven.add(&self.alive(), &self.peers);
         if proven || self.hold_is_due(Instant::now()) || self.host_problem.is_some() {
@@ -194,6 +196,7 @@ impl Control {
         if self.dataplane.device_is_gone() {
             self.repair().await;
         }
+        self.keep_cni();
         self.join();
         if Instant::now() >= self.next_look {
             self.next_look = Instant::now() + LOOK;

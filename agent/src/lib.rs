@@ -4,6 +4,7 @@ pub mod admin;
 pub mod cidrs;
 pub mod cli;
 pub mod cluster;
+pub mod cni;
 pub mod config;
 pub mod control;
 pub mod dataplane;

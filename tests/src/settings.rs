@@ -25,6 +25,7 @@ impl Settings {
             .list("node", "cidrs", node.cidrs())
             .text("node", "state_dir", &folder)
             .text("node", "run_dir", format!("{folder}/run"))
+            .text("node", "cni_dir", format!("{folder}/net.d"))
             .list("overlay", "networks", networks(node.plan().overlay))
             .text("log", "level", "info");
         settings

@@ -15,10 +15,11 @@ use super::value::{
     preshared_key, secret_path, table, urls, within, word,
 };
 use super::{
-    Associations, Cidrs, Config, Etcd, Health, Log, LogFormat, Metrics, Mode, Node, Offload, Overlay, Password, Peer,
-    RUN_DIR, STATE_DIR, Underlay, Workers,
+    Associations, Cidrs, Cni, Config, Etcd, Health, Log, LogFormat, Metrics, Mode, Node, Offload, Overlay, Password,
+    Peer, RUN_DIR, STATE_DIR, Underlay, Workers,
 };
 use crate::cidrs::{CNI_DIR, FLANNEL_FILE, Where};
+use crate::cni::BIN_DIR;
 
 /// Reads and checks the file, with the environment and the flags of this process over it.
 ///
@@ -73,12 +74,12 @@ pub(super) fn read(text: &str, path: &Path, layers: Layers) -> Result<Config, Co
 }
 
 /// `cidrs = "auto"`: where a CNI decides, what it says; on a host of its own with a registry, what is free there. In a Pod it
-/// is never the latter: until the CNI says its prefix, none is right.
+/// is never the latter, unless it is the CNI: until the CNI says its prefix, none is right.
 fn decide_auto(config: &mut Config, in_pod: bool) {
     if !matches!(config.node.cidrs, Cidrs::Auto { .. }) {
         return;
     }
-    if in_pod || config.etcd.is_none() {
+    if (in_pod && !config.cni.install) || config.etcd.is_none() {
         config.node.cidrs = Cidrs::Listed(Default::default());
     } else {
         config.node.cidrs_from = None;
@@ -90,6 +91,7 @@ fn config(document: &mut Document<'_>) -> Option<Config> {
     let (underlay, offload) = (document.table("underlay", underlay), document.table("offload", offload));
     let workers = document.table("workers", workers);
     let (health, metrics) = (document.table("health", health), document.table("metrics", metrics));
+    let cni = document.table("cni", cni);
     let etcd = document.optional("etcd", etcd);
     let peers = document.array("peer", peer);
     let log = document.table("log", log);
@@ -104,6 +106,7 @@ fn config(document: &mut Document<'_>) -> Option<Config> {
         workers: workers?,
         health: health?,
         metrics: metrics?,
+        cni: cni?,
         etcd,
         peers,
         log: log?,
@@ -128,7 +131,8 @@ fn node(raw: &mut Table<'_, '_>) -> Option<Node> {
         addresses: raw.get("addresses", |value: Auto<_>| value.value("a list of addresses")).flatten(),
         endpoints: raw.get("endpoints", any),
         cidrs,
-        cidrs_from: source.map(|source| Where { source, cni_dir, flannel_file }),
+        cidrs_from: source.map(|source| Where { source, cni_dir: cni_dir.clone(), flannel_file }),
+        cni_dir,
         key_file: raw.get("key_file", absolute).unwrap_or_else(|| state_dir.join("private.key")),
         run_dir: raw.get("run_dir", absolute).unwrap_or_else(|| RUN_DIR.into()),
         state_dir,
@@ -205,6 +209,14 @@ fn metrics(raw: &mut Table<'_, '_>) -> Option<Metrics> {
     Some(Metrics {
         listen: raw.get("listen", listener).unwrap_or(Some(default)),
         per_peer: raw.get("per_peer", any).unwrap_or(true),
+    })
+}
+
+fn cni(raw: &mut Table<'_, '_>) -> Option<Cni> {
+    Some(Cni {
+        gate: raw.get("gate", any).unwrap_or(false),
+        install: raw.get("install", any).unwrap_or(false),
+        bin_dir: raw.get("bin_dir", absolute).unwrap_or_else(|| BIN_DIR.into()),
     })
 }
 

@@ -1,10 +1,12 @@
 //! This node's prefixes where its CNI decides about them: what the files say holds, and what they said last holds while
-//! they are gone or broken. A CNI that restarts must not take the Pods' routes with it.
+//! they are gone or broken. A CNI that restarts must not take the Pods' routes with it. And what the agent itself puts
+//! there: the gate, and a network for a node without a CNI.
 
 use std::collections::BTreeSet;
 
 use super::Control;
 use crate::cidrs::{Found, look};
+use crate::cni::{Network, Wanted};
 use crate::config::{Cidrs, Config};
 
 /// Takes over what the CNI's files say, if the configuration asks for them; why nothing, if nothing.
@@ -48,5 +50,30 @@ impl Control {
         self.reconcile().await;
         // The registry claims and publishes for the prefixes that it was started with.
         self.start_registries();
+    }
+
+    /// Brings the CNI's folder in line, once the guard stands: whoever starts a Pod by it relies on that.
+    pub(super) fn keep_cni(&mut self) {
+        if self.host_problem.is_some() {
+            return;
+        }
+        let problems = self.wanted_of_cni().keep();
+        for problem in problems.iter().filter(|problem| !self.cni_problems.contains(problem)) {
+            tracing::warn!(%problem, "the CNI's configuration");
+        }
+        self.cni_problems = problems;
+    }
+
+    fn wanted_of_cni(&self) -> Wanted {
+        let network = || {
+            let (cidrs, networks) = (self.mesh.own_cidrs.clone(), self.desired().networks);
+            Network { cidrs, networks, mtu: self.mtu }
+        };
+        Wanted {
+            folder: self.config.node.cni_dir.clone(),
+            plugins: self.config.cni.bin_dir.clone(),
+            gate: self.config.cni.gate,
+            network: self.config.cni.install.then(network),
+        }
     }
 }

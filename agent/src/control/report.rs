@@ -140,7 +140,8 @@ impl Control {
             format!("peer {} does not answer at {endpoint}: is its agent running, and does UDP reach it?", peer.name)
         });
         let held = self.held.iter().cloned();
-        let cni = self.no_cidrs.iter().map(|why| format!("node.cidrs: {why}"));
+        let cidrs = self.no_cidrs.iter().map(|why| format!("node.cidrs: {why}"));
+        let cni = cidrs.chain(self.cni_problems.iter().cloned());
         let host = self.host_problem.iter().chain(&self.host_problems).cloned();
         let inside = registry_inside(&self.config, &self.cluster().networks);
         let unguarded = self

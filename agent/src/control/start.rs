@@ -72,6 +72,7 @@ impl Control {
             deadline: None,
             proven: cached.proven,
             no_cidrs: cni.as_ref().and_then(|said| said.as_ref().err().cloned()),
+            cni_problems: Vec::new(),
             health: BTreeMap::new(),
             registries: Vec::new(),
             to_events,

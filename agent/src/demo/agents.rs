@@ -112,7 +112,7 @@ pub(super) fn own(node: &Node) -> String {
     let folder = folder.display();
     format!(
         "[node]\nname = \"{name}\"\naddresses = [\"{address}\"]\ncidrs = [\"{cidr}\"]\n\
-         state_dir = \"{folder}\"\nrun_dir = \"{folder}/run\"\n\n[overlay]\nnetworks = [\"{OVERLAY}\"]\n"
+         state_dir = \"{folder}\"\nrun_dir = \"{folder}/run\"\ncni_dir = \"{folder}/cni\"\n\n[overlay]\nnetworks = [\"{OVERLAY}\"]\n"
     )
 }
 

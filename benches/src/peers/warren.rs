@@ -98,6 +98,7 @@ cidrs = [{cidrs}]
 state_dir = "{folder}/state{number}"
 key_file = "{folder}/node{number}.key"
 run_dir = "{folder}/run{number}"
+cni_dir = "{folder}/cni{number}"
 
 [overlay]
 {carries}mtu = {mtu}
