@@ -110,8 +110,12 @@ fn the_pod_sees_of_the_host_what_it_needs_and_the_cnis_files_read_only() {
 #[test]
 fn every_variable_is_one_that_the_agent_knows() {
     let page = std::fs::read_to_string(root().join("docs/config.md")).expect("the page is there");
-    let components = ["nodes-mode", "privileged-init", "openshift"];
-    let chart = Manifests::chart(&["settings.underlay\\.port=4567", "settings.overlay\\.exempt_ports={22,6443}"]);
+    let components = ["nodes-mode", "privileged-init", "openshift", "gate", "install-cni"];
+    let chart = Manifests::chart(&[
+        "cni.gate=true",
+        "settings.underlay\\.port=4567",
+        "settings.overlay\\.exempt_ports={22,6443}",
+    ]);
     for manifests in [Manifests::with(&components), chart] {
         for variable in manifests.agent()["env"].as_array().expect("there are") {
             let name = variable["name"].as_str().expect("a name");
@@ -142,6 +146,55 @@ fn components_change_what_they_are_for() {
     assert_eq!(openshift.pod()["securityContext"]["seLinuxOptions"], json!({ "type": "spc_t" }));
     let subject = &openshift.one("RoleBinding")["subjects"][0];
     assert_eq!((&subject["name"], &subject["namespace"]), (&json!("warren"), &json!("warren-system")));
+}
+
+#[test]
+fn the_gate_and_the_network_are_written_where_the_runtime_looks_and_name_no_plugin_that_is_not_there() {
+    let kustomized = Manifests::with(&["gate", "install-cni"]);
+    let chart = Manifests::chart(&["cni.gate=true", "cni.install=true"]);
+    for manifests in [&kustomized, &chart] {
+        let agent = manifests.agent();
+        for variable in ["WARREN_CNI_GATE", "WARREN_CNI_INSTALL"] {
+            assert_eq!(value_of(agent, variable), "true");
+        }
+        assert_eq!(named(&agent["volumeMounts"], "cni")["readOnly"], false);
+        let plugins = named(&agent["volumeMounts"], "cni-bin");
+        assert_eq!((&plugins["mountPath"], &plugins["readOnly"]), (&json!("/opt/cni/bin"), &json!(true)));
+        let init = named(&manifests.pod()["initContainers"], "gate");
+        assert_eq!(init["securityContext"]["capabilities"], json!({ "drop": ["ALL"] }));
+        assert_eq!(init["volumeMounts"], json!([{ "name": "cni-bin", "mountPath": "/opt/cni/bin" }]));
+        let host = &named(&manifests.pod()["volumes"], "cni-bin")["hostPath"];
+        assert_eq!(host["path"], "/opt/cni/bin");
+    }
+    let script = |manifests: &Manifests| named(&manifests.pod()["initContainers"], "gate")["command"].clone();
+    assert_eq!(script(&kustomized), script(&chart), "the two ways of installation differ");
+
+    let elsewhere = Manifests::chart(&["cni.gate=true", "cni.binDir=/var/lib/rancher/k3s/data/cni"]);
+    assert_eq!(value_of(elsewhere.agent(), "WARREN_CNI_BIN_DIR"), "/var/lib/rancher/k3s/data/cni");
+    assert!(!elsewhere.pod().to_string().contains("/opt/cni/bin"));
+}
+
+#[test]
+fn the_gate_is_replaced_at_once_also_while_it_runs() {
+    let folders = [tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder")];
+    let [image, host] = folders.each_ref().map(|folder| folder.path().display().to_string());
+    std::fs::write(format!("{image}/warren-gate"), "new").expect("written");
+    std::fs::write(format!("{host}/warren-gate"), "old").expect("written");
+    let manifests = Manifests::with(&["gate"]);
+    let command = &named(&manifests.pod()["initContainers"], "gate")["command"];
+    let words: Vec<String> = command
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(|word| word.replace("/usr/local/bin", &image).replace("/opt/cni/bin", &host))
+        .collect();
+    let running = std::fs::File::open(format!("{host}/warren-gate")).expect("it is there");
+    let argv: Vec<&str> = words.iter().map(String::as_str).collect();
+    checked(&argv, attempt(&argv));
+    assert_eq!(std::fs::read_to_string(format!("{host}/warren-gate")).expect("it is there"), "new");
+    assert_eq!(std::io::read_to_string(running).expect("still there"), "old", "the file was written over");
+    assert_eq!(std::fs::read_dir(&host).expect("a folder").count(), 1, "something stayed");
 }
 
 #[test]
@@ -188,6 +241,8 @@ fn a_removal_runs_on_every_node_with_the_rights_of_the_agent() {
     assert_eq!(cleanup["args"][0], "cleanup");
     assert_eq!(cleanup["securityContext"], agent.agent()["securityContext"]);
     assert_eq!(manifests.pod()["tolerations"], agent.pod()["tolerations"]);
+    let cni = named(&cleanup["volumeMounts"], "cni");
+    assert_eq!((&cni["mountPath"], &cni["readOnly"]), (&json!("/etc/cni/net.d"), &Value::Null), "the gate cannot go");
     assert_eq!(manifests.one("DaemonSet")["metadata"]["namespace"], "warren-system");
 }
 
@@ -258,6 +313,7 @@ fn wrong_values_are_refused_with_their_names() {
         (&["overlay.mod=nodes"], "mod"),
         (&["overlay.mode=node"], "mode"),
         (&["cidrs=calico"], "cidrs"),
+        (&["cni.gates=true"], "gates"),
         (&["settings.overley\\.mtu=1400"], "overley"),
         (&["image.digest=sha256:12"], "digest"),
         (&["updateStrategy.maxUnavailable=0"], "maxUnavailable"),

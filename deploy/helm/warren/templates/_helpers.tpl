@@ -43,6 +43,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if .Values.overlay.networks -}}
 {{- $_ := set $all "overlay.networks" .Values.overlay.networks -}}
 {{- end -}}
+{{- if or .Values.cni.gate .Values.cni.install -}}
+{{- $_ := set $all "cni.gate" .Values.cni.gate -}}
+{{- $_ := set $all "cni.install" .Values.cni.install -}}
+{{- $_ := set $all "cni.bin_dir" .Values.cni.binDir -}}
+{{- end -}}
 {{- if eq .Values.registry "etcd" -}}
 {{- $_ := set $all "etcd.endpoints" .Values.etcd.endpoints -}}
 {{- $_ := set $all "etcd.cluster" .Values.etcd.cluster -}}
