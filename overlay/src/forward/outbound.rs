@@ -97,6 +97,9 @@ impl Batch {
 
     /// The first `count` trains were sent; the rest moves to the front of the arena.
     pub fn sent(&mut self, count: usize) {
+        if count == 0 {
+            return;
+        }
         let Some(first) = self.trains.get(count) else { return self.clear() };
         let start = first.span.start;
         self.arena.copy_within(start..self.used, 0);

@@ -58,14 +58,14 @@ impl Worker {
     pub(super) fn send_turn(&mut self, snapshot: &Snapshot) -> bool {
         let mut busy = false;
         for _ in 0..ROUNDS {
-            if self.take_frames(snapshot) == 0 {
+            let (taken, more) = self.take_frames(snapshot);
+            busy |= taken > 0;
+            self.seal_frames(snapshot);
+            if !more {
                 break;
             }
-            busy = true;
-            self.seal_frames(snapshot);
             // What nothing can join leaves; the rest waits for the frames that are there already.
-            let complete = self.batch.complete();
-            self.send(complete);
+            self.send(self.batch.complete());
             if self.batch.is_empty() {
                 break;
             }
@@ -89,7 +89,8 @@ impl Worker {
         self.stage.frames.clear();
     }
 
-    fn take_frames(&mut self, snapshot: &Snapshot) -> usize {
+    /// How many, and whether there may be more.
+    fn take_frames(&mut self, snapshot: &Snapshot) -> (usize, bool) {
         let (mut used, mut taken) = (0, 0);
         while taken < FRAMES_MAX && used < TURN_BYTES && !self.queue_is_gone {
             let len = match self.queues[self.number].recv(&mut self.stage.buf[used..used + FRAME_MAX]) {
@@ -98,7 +99,7 @@ impl Worker {
                     if TunQueue::is_gone(&error) {
                         self.lose_queue();
                     }
-                    break;
+                    return (taken, false);
                 }
             };
             taken += 1;
@@ -110,7 +111,7 @@ impl Worker {
                 Err(reason) => self.drop_packets(reason, 1),
             }
         }
-        taken
+        (taken, !self.queue_is_gone)
     }
 
     /// All frames of a run go to one peer.
