@@ -212,7 +212,7 @@ fn cleanup(config: &Config) -> Result<u8, String> {
         return Err("the agent is running: stop it first, or it would put everything back".to_owned());
     }
     // A gate without its guard would let no Pod start.
-    for what in cni::remove(&config.node.cni_dir)? {
+    for what in cni::remove(&config.node.cni_dir, &config.node.state_dir)? {
         say(format_args!("removed {what}"));
     }
     let removed = runtime()?.block_on(async {

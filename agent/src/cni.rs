@@ -7,7 +7,9 @@
 mod chain;
 mod folder;
 mod network;
+mod written;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +18,7 @@ pub use network::Network;
 
 use crate::gate::PLUGIN;
 use folder::{GATE_FILE, NETWORK_FILE};
+use written::Written;
 
 /// Where container runtimes look for plugins, unless `cni.bin_dir` says otherwise.
 pub const BIN_DIR: &str = "/opt/cni/bin";
@@ -27,6 +30,8 @@ pub struct Wanted {
     pub folder: PathBuf,
     /// Holds the plugins.
     pub plugins: PathBuf,
+    /// Holds the list of what was written there.
+    pub state_dir: PathBuf,
     /// Whether Pods wait for the guard.
     pub gate: bool,
     /// The network of a node without a CNI.
@@ -44,7 +49,7 @@ impl Wanted {
 
     fn keep_network(&self) -> Result<(), String> {
         let path = self.folder.join(NETWORK_FILE);
-        let Some(network) = &self.network else { return withdraw_network(&path).map(drop) };
+        let Some(network) = &self.network else { return self.take_back(&path, is_our_network(&path)) };
         if network.cidrs.is_empty() {
             return Err(
                 "this node has no prefix yet: node.cidrs must list it, or be [] or \"auto\" with etcd".to_owned()
@@ -66,7 +71,7 @@ impl Wanted {
     fn keep_gate(&self) -> Result<(), String> {
         let path = self.folder.join(GATE_FILE);
         if !self.gate {
-            return withdraw(&path).map(drop);
+            return self.take_back(&path, true);
         }
         let Some(source) = self.source()? else {
             return match path.exists() {
@@ -77,7 +82,7 @@ impl Wanted {
         let shown = source.display();
         let text = read(&source).map_err(|error| unreadable(&source, &error))?;
         if chain::has_gate(&text) {
-            return withdraw(&path).map(drop);
+            return self.take_back(&path, true);
         }
         if source < path {
             return Err(format!(
@@ -106,8 +111,20 @@ impl Wanted {
         Err(format!("{folder} lacks {names}, and without it no Pod would start: copy it there, or set cni.bin_dir"))
     }
 
+    /// Removes what this agent wrote; another one's, on the same host, is not its to touch.
+    fn take_back(&self, path: &Path, ours: bool) -> Result<(), String> {
+        let written = Written::of(&self.state_dir);
+        let listed = written.files().map_err(|error| unreadable(written.path(), &error))?;
+        if !ours || !listed.contains(path) {
+            return Ok(());
+        }
+        withdraw(path)?;
+        written.strike(path).map_err(|error| unwritable(written.path(), &error))
+    }
+
     fn write(&self, path: &Path, text: &str, mode: u32) -> Result<(), String> {
-        let shown = path.display();
+        let (shown, written) = (path.display(), Written::of(&self.state_dir));
+        written.add(path).map_err(|error| unwritable(written.path(), &error))?;
         let written = folder::write(path, text, mode);
         if written.map_err(|error| format!("{shown} cannot be written: {error}: is the folder mounted read-only?"))? {
             tracing::info!(file = %shown, "wrote the CNI's configuration");
@@ -119,17 +136,41 @@ impl Wanted {
 /// Removes what is ours, and names it. The gate must be gone before the guard is, or no Pod would start.
 ///
 /// # Errors
-/// When something that is ours cannot be removed, or when somebody else's configuration has the gate in it.
-pub fn remove(folder: &Path) -> Result<Vec<String>, String> {
-    let others = configurations(folder).map_err(|error| unreadable(folder, &error))?;
-    if let Some(path) = others.iter().find(|path| read(path).is_ok_and(|text| chain::has_gate(&text))) {
-        let path = path.display();
-        return Err(format!(
-            "{path} has {PLUGIN} in it, and without the guard no Pod would start: take it out there first"
-        ));
+/// When something that is ours cannot be seen or removed, or when somebody else's configuration has the gate in it.
+pub fn remove(folder: &Path, state_dir: &Path) -> Result<Vec<String>, String> {
+    let written = Written::of(state_dir);
+    let listed = written.files().map_err(|error| unreadable(written.path(), &error))?;
+    let mut folders = BTreeSet::from([folder]);
+    for path in &listed {
+        folders.insert(path.parent().filter(|folder| folder.is_dir()).ok_or_else(|| unseen(path, &written))?);
     }
-    let gate = withdraw(&folder.join(GATE_FILE))?;
-    Ok(gate.into_iter().chain(withdraw_network(&folder.join(NETWORK_FILE))?).collect())
+    folders.into_iter().try_for_each(refuse_gates_of_others)?;
+    let usual = [GATE_FILE, NETWORK_FILE].map(|name| folder.join(name));
+    let mut removed = Vec::new();
+    for path in listed.iter().cloned().chain(usual) {
+        if !path.ends_with(NETWORK_FILE) || is_our_network(&path) {
+            removed.extend(withdraw(&path)?);
+        }
+        written.strike(&path).map_err(|error| unwritable(written.path(), &error))?;
+    }
+    Ok(removed)
+}
+
+fn refuse_gates_of_others(folder: &Path) -> Result<(), String> {
+    let others = configurations(folder).map_err(|error| unreadable(folder, &error))?;
+    let Some(path) = others.iter().find(|path| read(path).is_ok_and(|text| chain::has_gate(&text))) else {
+        return Ok(());
+    };
+    let path = path.display();
+    Err(format!("{path} has {PLUGIN} in it, and without the guard no Pod would start: take it out there first"))
+}
+
+fn unseen(path: &Path, written: &Written) -> String {
+    let (path, list) = (path.display(), written.path().display());
+    format!(
+        "{path} was written by the agent ({list}), and its folder is not seen from here: mount it; the file must go before \
+         the guard, or no Pod would start. If the folder itself is gone, remove the list"
+    )
 }
 
 fn withdraw(path: &Path) -> Result<Option<String>, String> {
@@ -144,16 +185,16 @@ fn withdraw(path: &Path) -> Result<Option<String>, String> {
     }
 }
 
-fn withdraw_network(path: &Path) -> Result<Option<String>, String> {
-    if is_our_network(path) { withdraw(path) } else { Ok(None) }
-}
-
 fn is_our_network(path: &Path) -> bool {
     read(path).is_ok_and(|text| chain::name(&text).as_deref() == Some(network::NAME))
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> String {
     format!("{} cannot be read: {error}", path.display())
+}
+
+fn unwritable(path: &Path, error: &io::Error) -> String {
+    format!("{} cannot be written: {error}", path.display())
 }
 
 #[cfg(test)]

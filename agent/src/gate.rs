@@ -58,6 +58,12 @@ fn obey(
         return lacking(&[]).map_or(Ok(String::new()), |lacks| Err(refuse(lacks, Code::NotAvailable)));
     }
     let (before, addresses) = network.before()?;
+    if command == "ADD" && addresses.is_empty() {
+        let what =
+            format!("{PLUGIN} sees no address of the Pod in prevResult, and so cannot say whether it is guarded");
+        let remedy = "put it behind the plugin that gives the address";
+        return Err(Refusal::new(Code::Configuration, what, remedy).in_version(network.version()));
+    }
     match lacking(&addresses) {
         Some(lacks) => Err(refuse(lacks, Code::TryAgainLater)),
         None if command == "ADD" => Ok(before.to_owned()),

@@ -293,7 +293,8 @@ fn beside_a_running_agent_preflight_lacks_nothing_and_a_second_one_is_refused_as
     let setup = Setup::new("");
     let path = setup.path().display();
     let text_of = format!(
-        "[node]\nname = \"a\"\ncidrs = [\"10.42.1.0/24\"]\nstate_dir = \"{path}/state\"\nrun_dir = \"{path}/run\"\n"
+        "[node]\nname = \"a\"\ncidrs = [\"10.42.1.0/24\"]\nstate_dir = \"{path}/state\"\nrun_dir = \"{path}/run\"\n\
+         cni_dir = \"{path}/cni\"\n"
     );
     fs::write(setup.file(), text_of).expect("written");
     // The shell is the namespace's first process: when it ends, the kernel ends the agent and takes the network away.

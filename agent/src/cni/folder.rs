@@ -24,12 +24,27 @@ pub fn configurations(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>()?;
     let is_configuration = |path: &PathBuf| {
         let end = path.extension().and_then(|end| end.to_str());
-        matches!(end, Some("conflist" | "conf" | "json")) && path.is_file()
+        matches!(end, Some("conflist" | "conf" | "json"))
     };
     let is_ours = |path: &PathBuf| [GATE_FILE, NETWORK_FILE].iter().any(|ours| path.ends_with(ours));
     paths.retain(|path| is_configuration(path) && !is_ours(path));
     paths.sort();
-    Ok(paths)
+    let mut files = Vec::new();
+    for path in paths {
+        if is_file(&path)? {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
+/// A link that leads out of what is mounted here counts for the runtime, which sees where: not to be passed over.
+fn is_file(path: &Path) -> io::Result<bool> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(found.is_file()),
+        Err(_) if fs::symlink_metadata(path).is_err() => Ok(false),
+        Err(error) => Err(io::Error::new(error.kind(), format!("{} is a link to nowhere: {error}", path.display()))),
+    }
 }
 
 /// The whole file.
@@ -47,9 +62,12 @@ pub fn read(path: &Path) -> io::Result<String> {
 /// name that they do not read.
 pub(super) fn write(path: &Path, text: &str, mode: u32) -> io::Result<bool> {
     if read(path).is_ok_and(|found| found == text) {
+        if self::mode(path) != mode {
+            fs::set_permissions(path, Permissions::from_mode(mode))?;
+        }
         return Ok(false);
     }
-    let draft = path.with_extension("new");
+    let draft = draft(path);
     let mut file = File::create(&draft)?;
     file.set_permissions(Permissions::from_mode(mode))?;
     file.write_all(text.as_bytes())?;
@@ -57,8 +75,13 @@ pub(super) fn write(path: &Path, text: &str, mode: u32) -> io::Result<bool> {
     fs::rename(&draft, path).map(|()| true)
 }
 
-/// Removes a file; false when there was none.
+fn draft(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
+/// Removes a file, and its draft if a crash left one; false when there was none.
 pub(super) fn remove(path: &Path) -> io::Result<bool> {
+    let _ = fs::remove_file(draft(path));
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
         // A folder that cannot be written is no failure where there is nothing to remove.

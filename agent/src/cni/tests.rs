@@ -17,11 +17,13 @@ const KINDNET: &str = r#"{
 struct Host {
     folder: tempfile::TempDir,
     plugins: tempfile::TempDir,
+    state: tempfile::TempDir,
 }
 
 impl Host {
     fn new() -> Self {
-        let host = Self { folder: tempfile::tempdir().unwrap(), plugins: tempfile::tempdir().unwrap() };
+        let [folder, plugins, state] = [(); 3].map(|()| tempfile::tempdir().unwrap());
+        let host = Self { folder, plugins, state };
         network::PLUGINS.into_iter().chain([PLUGIN]).for_each(|name| host.plugin(name));
         host
     }
@@ -40,9 +42,14 @@ impl Host {
         Wanted {
             folder: self.folder.path().to_owned(),
             plugins: self.plugins.path().to_owned(),
+            state_dir: self.state.path().to_owned(),
             gate,
             network: cidrs.map(network),
         }
+    }
+
+    fn remove(&self) -> Result<Vec<String>, String> {
+        remove(self.folder.path(), self.state.path())
     }
 
     fn write(&self, name: &str, text: &str) {
@@ -120,7 +127,7 @@ fn a_cni_that_has_the_gate_itself_needs_no_copy() {
     host.write("10-kindnet.conflist", &chain::with_gate(KINDNET).unwrap());
     assert_eq!(host.wanted(true, None).keep(), Vec::<String>::new());
     assert_eq!(host.files(), ["10-kindnet.conflist"]);
-    let refused = remove(host.folder.path()).unwrap_err();
+    let refused = host.remove().unwrap_err();
     assert!(refused.contains("10-kindnet.conflist") && refused.contains("take it out"), "{refused}");
 }
 
@@ -156,8 +163,8 @@ fn a_node_without_a_cni_gets_a_network_of_its_own_prefixes() {
     fs::remove_file(host.plugins.path().join("portmap")).unwrap();
     says(&host.wanted(false, Some(cidrs)).keep(), "cni.install", "lacks portmap");
     assert_eq!(host.read(NETWORK_FILE).unwrap(), text);
-    assert_eq!(remove(host.folder.path()).unwrap().len(), 1);
-    assert!(host.files().is_empty() && remove(host.folder.path()).unwrap().is_empty());
+    assert_eq!(host.remove().unwrap().len(), 1);
+    assert!(host.files().is_empty() && host.remove().unwrap().is_empty());
 }
 
 #[test]
@@ -170,6 +177,50 @@ fn another_cnis_network_is_never_overwritten_and_never_removed() {
     fs::rename(host.folder.path().join("10-kindnet.conflist"), host.folder.path().join(NETWORK_FILE)).unwrap();
     says(&wanted.keep(), "cni.install", "somebody else's");
     assert_eq!(host.wanted(false, None).keep(), Vec::<String>::new());
-    assert!(remove(host.folder.path()).unwrap().is_empty());
+    assert!(host.remove().unwrap().is_empty());
     assert_eq!(host.read(NETWORK_FILE).unwrap(), KINDNET);
+}
+
+#[test]
+fn what_another_agent_wrote_is_left_alone_and_what_this_one_wrote_is_found_wherever_it_is() {
+    let host = Host::new();
+    host.write("10-kindnet.conflist", KINDNET);
+    assert_eq!(host.wanted(true, None).keep(), Vec::<String>::new());
+    let stranger = Wanted { state_dir: tempfile::tempdir().unwrap().keep(), ..host.wanted(false, None) };
+    assert_eq!(stranger.keep(), Vec::<String>::new());
+    assert!(host.read(GATE_FILE).is_some(), "an agent that wrote no gate took one away");
+
+    let elsewhere = tempfile::tempdir().unwrap();
+    assert_eq!(remove(elsewhere.path(), host.state.path()).unwrap().len(), 1, "it looks where it wrote");
+    assert_eq!(host.files(), ["10-kindnet.conflist"]);
+    fs::remove_dir(&stranger.state_dir).unwrap();
+}
+
+#[test]
+fn the_guard_does_not_go_while_the_folder_with_the_gate_is_out_of_sight() {
+    let host = Host::new();
+    host.write("10-kindnet.conflist", KINDNET);
+    host.wanted(true, None).keep();
+    let aside = host.folder.path().with_extension("aside");
+    fs::rename(host.folder.path(), &aside).unwrap();
+    let refused = remove(Path::new("/nonexistent"), host.state.path()).unwrap_err();
+    assert!(refused.contains("not seen from here") && refused.contains(GATE_FILE), "{refused}");
+    fs::rename(&aside, host.folder.path()).unwrap();
+    assert_eq!(host.remove().unwrap().len(), 1);
+    assert_eq!(fs::read_dir(host.state.path()).unwrap().count(), 0, "the list goes with what it lists");
+}
+
+#[test]
+fn a_link_to_nowhere_stops_the_gate_where_it_is_and_a_file_that_is_closed_later_closes_the_copy() {
+    let host = Host::new();
+    host.write("87-podman.conflist", KINDNET);
+    std::os::unix::fs::symlink("/nonexistent/05.conflist", host.folder.path().join("05-vendor.conflist")).unwrap();
+    says(&host.wanted(true, None).keep(), "cni.gate", "05-vendor.conflist is a link to nowhere");
+    assert_eq!(host.read(GATE_FILE), None);
+    fs::remove_file(host.folder.path().join("05-vendor.conflist")).unwrap();
+    assert_eq!(host.wanted(true, None).keep(), Vec::<String>::new());
+    let closed = fs::Permissions::from_mode(0o600);
+    fs::set_permissions(host.folder.path().join("87-podman.conflist"), closed).unwrap();
+    assert_eq!(host.wanted(true, None).keep(), Vec::<String>::new());
+    assert_eq!(folder::mode(&host.folder.path().join(GATE_FILE)), 0o600);
 }

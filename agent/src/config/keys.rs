@@ -154,7 +154,7 @@ pub const KEYS: &[Key] = &[
     key("metrics", "per_peer", "true or false", "true", "false",
         "Whether there are series of every single peer: their number grows with the square of the cluster's size."),
     key("cni", "gate", "true or false", "false", "true",
-        "No Pod is added to this node before the guard stands, also after a reboot: puts the plugin `warren-gate` behind the plugins of the CNI, in a copy of its configuration (`00-warren-gate.conflist`)."),
+        "No Pod is added to this node before the guard stands (in `strict`), also after a reboot: puts the plugin `warren-gate` behind the plugins of the CNI, in a copy of its configuration (`00-warren-gate.conflist`)."),
     key("cni", "install", "true or false", "false", "true",
         "A network for a node that has no CNI: writes `10-warren.conflist` (ptp, host-local, portmap, firewall) from the node's CIDRs, unless there is another CNI's. With etcd, `node.cidrs = \"auto\"` then allocates."),
     key("cni", "bin_dir", "an absolute path", "\"/opt/cni/bin\"", "\"/usr/lib/cni\"",

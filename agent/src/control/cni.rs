@@ -72,6 +72,7 @@ impl Control {
         Wanted {
             folder: self.config.node.cni_dir.clone(),
             plugins: self.config.cni.bin_dir.clone(),
+            state_dir: self.config.node.state_dir.clone(),
             gate: self.config.cni.gate,
             network: self.config.cni.install.then(network),
         }

@@ -34,8 +34,16 @@ fn behind_a_guard_that_stands_a_pod_is_added_with_what_came_before_byte_by_byte(
         assert_eq!(obey("ADD", &network(version, BEFORE), stands).unwrap(), BEFORE);
         assert_eq!(obey("CHECK", &network(version, BEFORE), stands).unwrap(), "");
     }
-    let without = r#"{"cniVersion":"1.0.0","ips":null}"#;
-    assert_eq!(obey("ADD", &network("1.0.0", without), stands).unwrap(), without);
+}
+
+#[test]
+fn a_pod_of_which_no_address_is_known_is_not_added_but_checked_and_let_go() {
+    for ips in ["null", "[]"] {
+        let before = format!(r#"{{"cniVersion":"1.0.0","ips":{ips}}}"#);
+        assert_eq!(code(obey("ADD", &network("1.0.0", &before), stands)), 7);
+        assert_eq!(obey("CHECK", &network("1.0.0", &before), stands).unwrap(), "");
+        assert_eq!(obey("DEL", &network("1.0.0", &before), stands).unwrap(), "");
+    }
 }
 
 #[test]

@@ -73,7 +73,7 @@ impl Guard {
         let wanted = Wanted::of(desired, devices.iter().map(|(name, _)| name.clone()).collect());
         // A device that was made anew under its old name has lost its egress hooks.
         let anew = std::mem::replace(&mut self.devices, devices.clone()) != devices;
-        // The rules come last: whoever finds them may rely on the rest.
+        // The rules come last: whoever finds them knows that the rest was at least tried; what failed was said.
         let writes = self.filters.apply(&wanted, touched.traffic_control || anew);
         Ok(writes + self.rules(ruleset::build(desired, &wanted), touched.nftables || anew)?)
     }
