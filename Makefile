@@ -9,9 +9,12 @@ PREFIX ?= /usr/local
 
 # Cargo runs what it built through this: as root, for the suites that make network namespaces.
 ROOT_RUNNER := --config 'target."cfg(target_os = \"linux\")".runner = ["$(CURDIR)/scripts/as-root.sh"]'
-PURE := --workspace --exclude warren-tests
 # What of the lab's package needs neither root nor an agent.
-PROOFS := --test fuzz --test vectors --test manifests --test monitoring
+PROOFS := fuzz vectors manifests monitoring
+# Always the whole workspace, and of its tests a part: a part of the packages has other features of what they depend on, and
+# all of that is compiled once more.
+ONE_BUILD := cargo nextest run --locked --workspace
+IS_PROOF := package(warren-tests) & ($(foreach name,$(PROOFS),binary($(name)) +) none())
 # The peers are in the caller's cargo folder, not in root's.
 CARGO_BIN := $(shell $(AS_USER) sh -c 'echo $${CARGO_HOME:-$$HOME/.cargo}/bin')
 SIDE_BY_SIDE := $(AS_ROOT) env WARREN_BENCH_PATH="$(CARGO_BIN)" $(TARGET)/release/side-by-side
@@ -20,14 +23,13 @@ BENCH_PART := $(foreach name,ROW CASES PEERS TOPOLOGIES MTUS WORKERS RUNS SECOND
 HAVE_NEXTEST := $(shell scripts/as-user.sh bash -c 'cargo nextest --version' >/dev/null 2>&1 && echo yes)
 
 ifeq ($(HAVE_NEXTEST),yes)
-TEST_PURE := cargo nextest run --locked $(PURE)
-TEST_PROOFS := cargo nextest run --locked -p warren-tests $(PROOFS)
+TEST_UNIT := $(ONE_BUILD) -E 'not package(warren-tests) + ($(IS_PROOF))'
 TEST_SIMULATION := cargo nextest run --locked -p warren-crypto --features mock-instant
-TEST_ROOT := cargo nextest run --locked -p warren -p warren-io --run-ignored only --profile lab $(ROOT_RUNNER)
-TEST_LAB := cargo nextest run --locked -p warren-tests --profile lab $(ROOT_RUNNER)
+TEST_ROOT := $(ONE_BUILD) --run-ignored only --profile lab $(ROOT_RUNNER) -E 'package(warren) + package(warren-io)'
+TEST_LAB := $(ONE_BUILD) --profile lab $(ROOT_RUNNER) -E 'package(warren-tests) - ($(IS_PROOF))'
 else
-TEST_PURE := cargo test --locked $(PURE) --lib --bins --tests
-TEST_PROOFS := cargo test --locked -p warren-tests $(PROOFS)
+TEST_UNIT := cargo test --locked --workspace --exclude warren-tests --lib --bins --tests
+TEST_PROOFS := cargo test --locked -p warren-tests $(foreach name,$(PROOFS),--test $(name))
 TEST_SIMULATION := cargo test --locked -p warren-crypto --features mock-instant
 TEST_ROOT := cargo test --locked -p warren -p warren-io $(ROOT_RUNNER) -- --ignored --test-threads 1
 TEST_LAB := cargo test --locked -p warren-tests $(ROOT_RUNNER) -- --test-threads 1
@@ -48,8 +50,8 @@ test: ## Every test: pure ones, the simulation, then the lab as root
 	@$(MAKE) --no-print-directory unit simulation lab
 
 unit: ## Unit and property tests, fuzz corpora; no root
-	$(AS_USER) $(TEST_PURE)
-	$(AS_USER) $(TEST_PROOFS)
+	$(AS_USER) $(TEST_UNIT)
+	$(if $(TEST_PROOFS),$(AS_USER) $(TEST_PROOFS))
 	$(AS_USER) cargo test --locked --workspace --doc
 
 simulation: ## Two tunnels in virtual time; no root; an invocation of its own, so that virtual time reaches nothing else
@@ -61,7 +63,6 @@ matrix: ## Warren beneath every CNI: each mode, version of IP and MTU, with and 
 	$(AS_USER) env WARREN_MATRIX="$(WARREN_MATRIX)" cargo test --locked -p warren-tests $(ROOT_RUNNER) --test beneath_cni -- --ignored --nocapture the_matrix
 
 lab: ## Suites in network namespaces with a real etcd; as root, two tests at a time
-	$(AS_USER) cargo build --locked -p warren
 	$(AS_USER) $(TEST_ROOT)
 	$(AS_USER) $(TEST_LAB)
 
