@@ -2,7 +2,7 @@
 //!
 //! Reads only, and never guesses: a CNI that gives a node no prefix of its own, or does not say it in a file, is named, and
 //! the node has none. What needs the API server (Node.spec.podCIDRs, Calico's blocks, Cilium's nodes) is not asked here:
-//! another source is another [`Source`], looked for in [`look`].
+//! the first of these is for the registry `kubernetes` to say. Another source is another [`Source`], looked for in [`look`].
 
 mod conflist;
 mod subnet_env;

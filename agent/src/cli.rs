@@ -99,6 +99,9 @@ enum Command {
     Guard,
     /// Print the version, as --version does.
     Version,
+    /// Print the CustomResourceDefinitions that a Kubernetes cluster needs, as YAML.
+    #[cfg(feature = "kubernetes")]
+    Crds,
     /// Show a whole mesh on this machine: three nodes, six Pods, a packet capture and a throughput table.
     Demo(demo::Args),
 }
@@ -163,6 +166,11 @@ fn obey(Cli { config: path, set, command }: Cli) -> Result<ExitCode, Failure> {
         Command::Keygen => keys::keygen()?,
         Command::Pubkey => keys::pubkey()?,
         Command::Version => version(),
+        #[cfg(feature = "kubernetes")]
+        Command::Crds => {
+            say(crate::registry::kubernetes::definitions().trim_end());
+            OK
+        }
         Command::Cluster(command) => administer(command, &path)?,
         Command::Import(command) => import::run(&command)?,
         Command::Up(_) => up(config::load(&path)?)?,

@@ -53,6 +53,8 @@ pub struct Config {
     pub cni: Cni,
     /// `[etcd]`
     pub etcd: Option<Etcd>,
+    /// `[kubernetes]`, where it is enabled.
+    pub kubernetes: Option<Kubernetes>,
     /// `[[peer]]`
     pub peers: Vec<Peer>,
     /// `[log]`
@@ -68,7 +70,7 @@ pub struct Node {
     pub addresses: Option<BTreeSet<IpAddr>>,
     /// `endpoints`: what peers dial, best first; default: every node address with the port.
     pub endpoints: Option<Vec<SocketAddr>>,
-    /// `cidrs`: a list, or `"auto"`.
+    /// `cidrs`: a list, `"auto"`, or `"kubernetes"`.
     pub cidrs: Cidrs,
     /// `cidrs` as a source, `cni_dir`, `flannel_file`: who says what `cidrs` lists.
     pub cidrs_from: Option<Where>,
@@ -92,6 +94,8 @@ pub enum Cidrs {
         /// Prefix length for IPv4 and IPv6 networks.
         length: (u8, u8),
     },
+    /// Those that Kubernetes gave to its Node (`spec.podCIDRs`).
+    Kubernetes,
 }
 
 /// Which traffic is carried.
@@ -229,6 +233,17 @@ pub struct Etcd {
     pub lease_seconds: u64,
 }
 
+/// `[kubernetes]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kubernetes {
+    /// `kubeconfig`; without it, what Kubernetes gives a Pod.
+    pub kubeconfig: Option<PathBuf>,
+    /// `context` of the kubeconfig; default: its current one.
+    pub context: Option<String>,
+    /// `server`: a URL instead of the one that is found.
+    pub server: Option<String>,
+}
+
 /// A password: redacted in `Debug`, wiped on drop.
 #[derive(Clone, PartialEq, Eq, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
 pub struct Password(pub String);
@@ -281,6 +296,11 @@ pub enum LogFormat {
 }
 
 impl Config {
+    /// Whether records come from a store, and not from this file alone.
+    pub fn has_store(&self) -> bool {
+        self.etcd.is_some() || self.kubernetes.is_some()
+    }
+
     /// The static peers as the mesh takes them.
     pub fn static_peers(&self) -> Vec<StaticPeer> {
         self.peers.iter().cloned().map(StaticPeer::from).collect()

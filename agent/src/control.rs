@@ -253,15 +253,16 @@ impl Control {
 impl Control {
     /// Withdraws the record and ends the agent.
     async fn leave(&mut self) -> Result<String, String> {
-        if self.config.etcd.is_none() {
+        if !self.config.has_store() {
             return Err(
-                "this node publishes no record: without [etcd] there is nothing to leave; just stop the agent".into()
+                "this node publishes no record: without a registry there is nothing to leave; just stop the agent"
+                    .into(),
             );
         }
         self.publish.send_replace(None);
         // The registry's task ends when the record is gone, and with it the last receiver.
         if tokio::time::timeout(LEAVE, self.publish.closed()).await.is_err() {
-            return Err("the store did not confirm within ten seconds; the record goes when its lease ends".into());
+            return Err("the store did not confirm within ten seconds; with etcd the record goes when its lease ends, with Kubernetes it stays".into());
         }
         self.leaving = true;
         Ok("the record is withdrawn and the agent stops; the guard stays until `warren cleanup`".to_owned())

@@ -2,10 +2,19 @@
 
 pub mod cache;
 pub mod etcd;
+mod known;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
+mod sequence;
 pub mod static_peers;
+#[cfg(feature = "kubernetes")]
+mod voice;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+pub use known::Known;
+use rand_core::{OsRng, RngCore as _};
 use tokio::sync::{mpsc, watch};
 use warren_overlay::mesh::{Snapshot, StaticPeer};
 use warren_overlay::record::Record;
@@ -35,7 +44,7 @@ pub enum Event {
 /// How a registry fares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
-    /// `etcd` or `static`.
+    /// `etcd`, `kubernetes` or `static`.
     pub registry: &'static str,
     /// Reachable and current.
     pub ok: bool,
@@ -49,4 +58,9 @@ pub struct Channels {
     pub events: mpsc::Sender<Event>,
     /// What to publish of ourselves; `None` until known, and again to withdraw.
     pub publish: watch::Receiver<Option<Record>>,
+}
+
+/// Up to half of `pause`, at random, so that nodes that lost the same store do not come back all at once.
+fn jitter(pause: Duration) -> Duration {
+    pause.mul_f64(f64::from(OsRng.next_u32()) / f64::from(u32::MAX) / 2.0)
 }

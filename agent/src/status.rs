@@ -51,7 +51,7 @@ pub struct Status {
 /// A registry's health.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RegistryStatus {
-    /// `etcd` or `static`.
+    /// `etcd`, `kubernetes` or `static`.
     pub name: String,
     /// Reachable and current.
     pub ok: bool,

@@ -20,6 +20,7 @@
 //! clear: that is the control which shows that the sniffer would see a leak.
 
 pub mod agent;
+pub mod api_server;
 pub mod certificates;
 pub mod cni;
 pub mod command;
@@ -58,6 +59,7 @@ pub mod wire;
 pub mod witness;
 
 pub use agent::Agent;
+pub use api_server::ApiServer;
 pub use control::{assert_seen_without_warren, between};
 pub use etcd::Etcd;
 pub use etcd_mesh::EtcdMesh;

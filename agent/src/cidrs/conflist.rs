@@ -39,7 +39,8 @@ impl fmt::Display for Silent {
             }
             Self::OfTheNode(plugin) => write!(
                 f,
-                "the plugin {plugin} gives out Node.spec.podCIDRs, which only the API server knows: list them in node.cidrs"
+                "the plugin {plugin} gives out Node.spec.podCIDRs, which only the API server knows: list them in node.cidrs, or \
+                 ask it, by node.cidrs = \"kubernetes\" with the registry [kubernetes]"
             ),
             Self::Allocator { plugin, ipam } => write!(
                 f,

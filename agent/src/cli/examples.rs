@@ -46,6 +46,8 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("guard", "warren guard\nwarren guard --config /etc/warren/warren.toml"),
     ("demo", "sudo warren demo\nsudo warren demo --keep"),
     ("version", "warren version"),
+    #[cfg(feature = "kubernetes")]
+    ("crds", "warren crds | kubectl apply -f -"),
 ];
 
 /// Puts each example below its verb's help, and orders the flags there.

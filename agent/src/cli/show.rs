@@ -144,19 +144,30 @@ pub(super) fn config(config: &Config) -> u8 {
     let cidrs = match (&config.node.cidrs_from, &config.node.cidrs) {
         (Some(place), _) => from_cni(place),
         (None, Cidrs::Auto { length }) => format!("one of its own choice (/{} or /{})", length.0, length.1),
-        (None, Cidrs::Listed(list)) if list.is_empty() && config.etcd.is_some() => "what is allocated to it".to_owned(),
+        (None, Cidrs::Kubernetes) => "those that Kubernetes gave to its Node".to_owned(),
+        (None, Cidrs::Listed(list)) if list.is_empty() && config.has_store() => "what is allocated to it".to_owned(),
         (None, Cidrs::Listed(list)) => or_none(&list.iter().map(ToString::to_string).collect::<Vec<_>>()),
     };
     say(format_args!("node {} with CIDRs: {cidrs}", config.node.name));
     say(format_args!("device {}, UDP port {}", config.overlay.device, config.underlay.port));
-    match &config.etcd {
-        Some(etcd) => say(format_args!("registry: etcd at {}, cluster {}", etcd.endpoints.join(", "), etcd.cluster)),
-        None => say("registry: this file alone"),
-    }
+    say(format_args!("registry: {}", registry(config)));
     say(format_args!("{} static peers", config.peers.len()));
     for (key, origin) in &config.overridden {
         say(format_args!("{key} is set by {origin}"));
     }
     say("the configuration is valid");
     OK
+}
+
+/// Where records come from.
+fn registry(config: &Config) -> String {
+    match (&config.etcd, &config.kubernetes) {
+        (Some(etcd), _) => format!("etcd at {}, cluster {}", etcd.endpoints.join(", "), etcd.cluster),
+        (_, Some(kubernetes)) => match (&kubernetes.server, &kubernetes.kubeconfig) {
+            (Some(server), _) => format!("Kubernetes at {server}"),
+            (_, Some(path)) => format!("Kubernetes, as {} says", path.display()),
+            _ => "Kubernetes, as the Pod is told".to_owned(),
+        },
+        _ => "this file alone".to_owned(),
+    }
 }

@@ -12,11 +12,11 @@ use super::layers::Layers;
 use super::table::{Document, Table};
 use super::value::{
     Auto, MTUS, absolute, any, cidrs, device, host_name, level, listener, mark, mtu, node_name, ports, prefixes,
-    preshared_key, secret_path, table, urls, within, word,
+    preshared_key, secret_path, server_url, table, urls, within, word,
 };
 use super::{
-    Associations, Cidrs, Cni, Config, Etcd, Health, Log, LogFormat, Metrics, Mode, Node, Offload, Overlay, Password,
-    Peer, RUN_DIR, STATE_DIR, Underlay, Workers,
+    Associations, Cidrs, Cni, Config, Etcd, Health, Kubernetes, Log, LogFormat, Metrics, Mode, Node, Offload, Overlay,
+    Password, Peer, RUN_DIR, STATE_DIR, Underlay, Workers,
 };
 use crate::cidrs::{CNI_DIR, FLANNEL_FILE, Where};
 use crate::cni::BIN_DIR;
@@ -79,7 +79,7 @@ fn decide_auto(config: &mut Config, in_pod: bool) {
     if !matches!(config.node.cidrs, Cidrs::Auto { .. }) {
         return;
     }
-    if (in_pod && !config.cni.install) || config.etcd.is_none() {
+    if (in_pod && !config.cni.install) || !config.has_store() {
         config.node.cidrs = Cidrs::Listed(Default::default());
     } else {
         config.node.cidrs_from = None;
@@ -93,9 +93,16 @@ fn config(document: &mut Document<'_>) -> Option<Config> {
     let (health, metrics) = (document.table("health", health), document.table("metrics", metrics));
     let cni = document.table("cni", cni);
     let etcd = document.optional("etcd", etcd);
+    let kubernetes = document.optional("kubernetes", kubernetes).flatten();
     let peers = document.array("peer", peer);
     let log = document.table("log", log);
     document.refuse_the_rest();
+    if etcd.is_some() && kubernetes.is_some() {
+        document.fault("[etcd] and [kubernetes]: a node has one registry; leave one of the two out");
+    }
+    if kubernetes.is_none() && node.as_ref().is_some_and(|node| node.cidrs == Cidrs::Kubernetes) {
+        document.fault("node.cidrs = \"kubernetes\": only with the registry [kubernetes]");
+    }
     Some(Config {
         path: None,
         overridden: Vec::new(),
@@ -108,6 +115,7 @@ fn config(document: &mut Document<'_>) -> Option<Config> {
         metrics: metrics?,
         cni: cni?,
         etcd,
+        kubernetes,
         peers,
         log: log?,
     })
@@ -240,6 +248,23 @@ fn etcd(raw: &mut Table<'_, '_>) -> Option<Etcd> {
         lease_seconds: raw.get("lease_seconds", within(5..=86_400)).unwrap_or(60),
         endpoints: endpoints?,
     })
+}
+
+/// None where it is not enabled.
+fn kubernetes(raw: &mut Table<'_, '_>) -> Option<Option<Kubernetes>> {
+    let enabled = raw.get("enabled", any).unwrap_or(true);
+    if enabled && cfg!(not(feature = "kubernetes")) {
+        raw.fault("[kubernetes]: this agent was built without the feature \"kubernetes\"");
+    }
+    if raw.has("context") && !raw.has("kubeconfig") {
+        raw.fault("kubernetes.context is one of a kubeconfig: set kubernetes.kubeconfig");
+    }
+    let kubernetes = Kubernetes {
+        kubeconfig: raw.get("kubeconfig", secret_path),
+        context: raw.get("context", any),
+        server: raw.get("server", server_url),
+    };
+    Some(enabled.then_some(kubernetes))
 }
 
 fn peer(raw: &mut Table<'_, '_>) -> Option<Peer> {

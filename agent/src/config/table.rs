@@ -123,6 +123,11 @@ impl<'i> Document<'i> {
         }
     }
 
+    /// Notes a fault of several tables together.
+    pub(super) fn fault(&mut self, what: impl Into<String>) {
+        self.notes.push(Note(None, what.into()));
+    }
+
     /// Everything that is wrong, in the order of the file.
     pub(super) fn faults(mut self) -> Vec<Fault> {
         self.notes.sort_by_key(|Note(at, _)| *at);

@@ -117,6 +117,9 @@ fn a_flag_wins_over_the_environment_and_that_over_the_file_for_every_key() {
         if ["key_file", "password_file", "cert_file", "username"].contains(&key.name) && key.section == "etcd" {
             continue;
         }
+        if ["kubeconfig", "context"].contains(&key.name) {
+            continue;
+        }
         let beside =
             if key.section == "etcd" && key.name != "endpoints" { "endpoints = [\"http://h:1\"]\n" } else { "" };
         let wrong = format!("[{}]\n{beside}{} = {{}}\n", key.section, key.name);
@@ -145,6 +148,27 @@ fn values_of_flags_and_variables_need_no_quotes_and_no_brackets() {
     let sources: Vec<_> = config.overridden.iter().map(|(key, origin)| format!("{key} {origin}")).collect();
     assert!(sources.contains(&"overlay.mode flag --set".to_owned()), "{sources:?}");
     assert!(sources.contains(&"node.name environment variable WARREN_NODE_NAME".to_owned()), "{sources:?}");
+}
+
+#[cfg(feature = "kubernetes")]
+#[test]
+fn kubernetes_is_a_registry_like_etcd_and_a_node_has_one_of_them() {
+    let of = |text: &str, variables: &[_]| layered(text, variables, &[]).expect("valid").node;
+    assert_eq!(of("[kubernetes]", &[("WARREN_NODE_CIDRS", "kubernetes")]).cidrs, Cidrs::Kubernetes);
+    let pod = [("WARREN_NODE_CIDRS", "auto"), ("KUBERNETES_SERVICE_HOST", "10.96.0.1")];
+    let (inside, outside) = (of("[kubernetes]", &pod), of("[kubernetes]", &pod[..1]));
+    assert!(matches!(inside.cidrs, Cidrs::Listed(list) if list.is_empty()) && inside.cidrs_from.is_some());
+    assert!(matches!(outside.cidrs, Cidrs::Auto { .. }) && outside.cidrs_from.is_none());
+    for (text, expected) in [
+        ("[node]\ncidrs = \"kubernetes\"\n", "only with the registry [kubernetes]"),
+        ("[node]\ncidrs = \"kubernetes\"\n[kubernetes]\nenabled = false\n", "only with the registry [kubernetes]"),
+        ("[etcd]\nendpoints = [\"http://h:1\"]\n[kubernetes]\n", "a node has one registry"),
+        ("[kubernetes]\nserver = \"http://192.0.2.1\"\n", "tokens travel by TLS alone"),
+        ("[kubernetes]\ncontext = \"prod\"\n", "set kubernetes.kubeconfig"),
+    ] {
+        let error = refusal(text);
+        assert!(error.contains(expected), "{error}");
+    }
 }
 
 #[test]

@@ -146,11 +146,12 @@ pub(super) fn cidrs(value: Auto<Vec<String>>, length: (u8, u8)) -> Checked<(Cidr
         "auto" => Ok((Cidrs::Auto { length }, Some(Source::Any))),
         "cni" => Ok((Cidrs::Listed(BTreeSet::new()), Some(Source::Cni))),
         "flannel" => Ok((Cidrs::Listed(BTreeSet::new()), Some(Source::Flannel))),
+        "kubernetes" => Ok((Cidrs::Kubernetes, None)),
         "calico" | "cilium" => Err(format!(
-            "{word:?}: the API server knows, and this agent cannot ask it for that: list this node's prefixes, or encrypt \
+            "{word:?}: the API server knows, and this agent does not ask it for that: list this node's prefixes, or encrypt \
              the CNI's tunnel by overlay.mode = \"nodes\""
         )),
-        _ => Err(format!("{word:?} is neither \"auto\", \"cni\", \"flannel\" nor a list of prefixes")),
+        _ => Err(format!("{word:?} is neither \"auto\", \"cni\", \"flannel\", \"kubernetes\" nor a list of prefixes")),
     }
 }
 
@@ -163,11 +164,19 @@ pub(super) fn urls(list: Vec<String>) -> Checked<Vec<String>> {
     Ok(list)
 }
 
+/// One, with TLS: a token goes there.
+pub(super) fn server_url(url: String) -> Checked<String> {
+    if !url.starts_with("https://") {
+        return Err("a URL as \"https://192.0.2.1:6443\": tokens travel by TLS alone".to_owned());
+    }
+    check_url(&url).map(|()| url)
+}
+
 fn check_url(url: &str) -> Checked<()> {
     let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
     let place = rest.map(|rest| rest.trim_end_matches('/')).unwrap_or_default();
     if place.contains('@') {
-        return Err("no user or password in a URL: use etcd.username and etcd.password_file".to_owned());
+        return Err("no user or password in a URL: they have keys of their own".to_owned());
     }
     if place.is_empty() || place.contains(['/', '?', '#']) || !place.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err("each is a URL as \"https://192.0.2.1:2379\" or \"http://127.0.0.1:2379\"".to_owned());

@@ -28,21 +28,29 @@ pub(super) struct Facts<'a> {
     pub(super) mtu: u16,
 }
 
-/// An etcd address inside the cluster network: the way to the store would lead through the tunnel that needs the store.
+/// A registry's address inside the cluster network: the way to the store would lead through the tunnel that needs the store.
 pub(super) fn registry_inside(config: &Config, networks: &BTreeSet<IpNet>) -> Option<String> {
-    let inside = registry_addresses(config).filter_map(|address| {
+    let inside = registry_addresses(config).filter_map(|(key, address)| {
         let network = networks.iter().find(|network| network.contains(&address))?;
         Some(format!(
-            "etcd.endpoints: {address} is inside the cluster network {network}: the tunnel would carry the registry that \
-             it depends on; give etcd an address outside of it"
+            "{key}: {address} is inside the cluster network {network}: the tunnel would carry the registry that it \
+             depends on; name an address of it outside of that network"
         ))
     });
     inside.min()
 }
 
-/// Where the registry is, as far as it is given by address.
-pub(super) fn registry_addresses(config: &Config) -> impl Iterator<Item = IpAddr> + '_ {
-    config.etcd.iter().flat_map(|etcd| &etcd.endpoints).filter_map(|url| address_of(url))
+/// Where the registry is, as far as it is given by address, and which key says so.
+fn registry_addresses(config: &Config) -> impl Iterator<Item = (&'static str, IpAddr)> + '_ {
+    let etcd = config.etcd.iter().flat_map(|etcd| &etcd.endpoints).map(|url| ("etcd.endpoints", url));
+    let kubernetes = config.kubernetes.iter().filter_map(|kubernetes| kubernetes.server.as_ref());
+    etcd.chain(kubernetes.map(|url| ("kubernetes.server", url))).filter_map(|(key, url)| Some((key, address_of(url)?)))
+}
+
+/// Which of these no peer may claim without a grant. An API server is often a node of the mesh itself, so its address is
+/// not among them: policies of the cluster say which addresses a node may have.
+pub(super) fn protected(config: &Config) -> impl Iterator<Item = IpAddr> + '_ {
+    registry_addresses(config).filter(|(key, _)| *key == "etcd.endpoints").map(|(_, address)| address)
 }
 
 /// The address in a URL; `None` for names, which are not looked up here.

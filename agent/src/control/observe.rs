@@ -145,7 +145,7 @@ impl Control {
 
     /// The first whole mesh is there, from the registry, from disk, or, without a registry, from the file.
     fn has_mesh(&self) -> bool {
-        self.config.etcd.is_none() || self.snapshot.is_some()
+        !self.config.has_store() || self.snapshot.is_some()
     }
 
     /// Looks whom of the first mesh this node has met.

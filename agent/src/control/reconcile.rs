@@ -11,7 +11,7 @@ use warren_overlay::mesh::{self, Cluster, Mesh, Origin, Own, Ownership, PeerSpec
 use warren_overlay::record::{NodeName, RECORD_VERSION, Record};
 
 use super::Control;
-use super::desired::{Facts, desired, overhead, registry_addresses};
+use super::desired::{Facts, desired, overhead, protected};
 use crate::config::{Associations, Cidrs, Config};
 use crate::dataplane::ASSOCIATIONS;
 use crate::host::{Desired, HostError};
@@ -177,7 +177,7 @@ impl Control {
 
     /// Keeps on disk what a reboot must not forget: the last good mesh of a store, and who is proven.
     fn remember(&mut self) {
-        let store = self.config.etcd.is_some();
+        let store = self.config.has_store();
         let cached = Cached {
             snapshot: self.snapshot.as_deref().filter(|_| store).cloned(),
             ownership: if store { self.ownership.clone() } else { Ownership::default() },
@@ -252,11 +252,11 @@ pub(super) fn own(
 ) -> Own {
     let cidrs = match &config.node.cidrs {
         Cidrs::Listed(cidrs) => cidrs.clone(),
-        Cidrs::Auto { .. } => BTreeSet::new(),
+        Cidrs::Auto { .. } | Cidrs::Kubernetes => BTreeSet::new(),
     };
     let addresses = node_addresses.iter().chain(&config.overlay.address).copied().collect();
     let protected = match &config.node.cidrs {
-        Cidrs::Listed(_) => gateways.iter().copied().chain(registry_addresses(config)).collect(),
+        Cidrs::Listed(_) | Cidrs::Kubernetes => gateways.iter().copied().chain(protected(config)).collect(),
         // Where nodes allocate for themselves, every node is trusted.
         Cidrs::Auto { .. } => BTreeSet::new(),
     };

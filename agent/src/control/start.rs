@@ -30,6 +30,7 @@ const EVENTS: usize = 16;
 impl Control {
     /// Brings everything up but peers, which come with the first registry event.
     pub(super) async fn start(mut config: Config) -> Result<Self, Error> {
+        find_api_server(&mut config).await;
         let private = keyfile::load_or_create(&config.node.key_file).map_err(|error| Error::Key(error.to_string()))?;
         let public_key = private.public_key();
         check(&config)?;
@@ -102,16 +103,18 @@ impl Control {
 
     /// Starts the stores' tasks, anew if they run: what they told stays in force, and what they published stays there.
     pub(super) fn start_registries(&mut self) {
-        let events = self.to_events.clone();
         self.registries.drain(..).for_each(|task| task.abort());
+        let (node, cidrs, known) = (self.config.node.name.clone(), self.config.node.cidrs.clone(), self.known());
+        let channels = registry::Channels { events: self.to_events.clone(), publish: self.publish.subscribe() };
         if let Some(etcd) = self.config.etcd.clone() {
-            let (node, cidrs) = (self.config.node.name.clone(), self.config.node.cidrs.clone());
-            let cluster = self.snapshot.as_ref().and_then(|snapshot| snapshot.cluster.clone());
-            let mut entries = self.snapshot.as_ref().map_or_else(Vec::new, |snapshot| snapshot.entries.clone());
-            entries.sort_by(|one, other| one.key.cmp(&other.key));
-            let known = registry::etcd::Known { cluster, owners: self.ownership.owners.clone(), entries };
-            let channels = registry::Channels { events: events.clone(), publish: self.publish.subscribe() };
             let task = tokio::task::spawn_local(registry::etcd::run(etcd, node, cidrs, known, channels));
+            self.registries.push(task.abort_handle());
+            return;
+        }
+        // The configuration of an agent without the feature has no such table.
+        #[cfg(feature = "kubernetes")]
+        if let Some(kubernetes) = self.config.kubernetes.clone() {
+            let task = tokio::task::spawn_local(registry::kubernetes::run(kubernetes, node, cidrs, known, channels));
             self.registries.push(task.abort_handle());
         }
     }
@@ -125,6 +128,26 @@ impl Control {
             tokio::task::spawn_local(cidrs::run(place, said, self.to_events.clone()));
         }
     }
+}
+
+impl Control {
+    /// What a registry must not contradict.
+    fn known(&self) -> registry::Known {
+        let cluster = self.snapshot.as_ref().and_then(|snapshot| snapshot.cluster.clone());
+        let mut entries = self.snapshot.as_ref().map_or_else(Vec::new, |snapshot| snapshot.entries.clone());
+        entries.sort_by(|one, other| one.key.cmp(&other.key));
+        registry::Known { cluster, owners: self.ownership.owners.clone(), entries }
+    }
+}
+
+/// Puts down where the API server is, for whoever asks whether the overlay would carry it.
+async fn find_api_server(config: &mut Config) {
+    #[cfg(feature = "kubernetes")]
+    if let Some(kubernetes) = &mut config.kubernetes {
+        kubernetes.server = registry::kubernetes::server(kubernetes).await;
+    }
+    #[cfg(not(feature = "kubernetes"))]
+    let _ = config;
 }
 
 /// The guard of what is known before anything was heard: the configuration and the last good mesh.
@@ -174,7 +197,7 @@ fn check(config: &Config) -> Result<(), Error> {
 fn load_cache(config: &Config) -> Cached {
     match Cache::load(&config.node.state_dir) {
         // Without a store the file is the truth, but who is proven stays so.
-        Ok(Some(cached)) if config.etcd.is_none() => Cached { proven: cached.proven, ..Cached::default() },
+        Ok(Some(cached)) if !config.has_store() => Cached { proven: cached.proven, ..Cached::default() },
         Ok(Some(cached)) => cached,
         Ok(None) => Cached::default(),
         Err(error) => {

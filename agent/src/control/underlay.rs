@@ -47,7 +47,7 @@ pub(crate) fn node_addresses(config: &Config, underlay: &Underlay) -> BTreeSet<I
 pub(crate) fn overlay_networks(config: &Config, cluster: Option<&Cluster>, own: &BTreeSet<IpNet>) -> Vec<IpNet> {
     let listed = match &config.node.cidrs {
         Cidrs::Listed(cidrs) => cidrs.clone(),
-        Cidrs::Auto { .. } => BTreeSet::new(),
+        Cidrs::Auto { .. } | Cidrs::Kubernetes => BTreeSet::new(),
     };
     let networks = cluster.iter().flat_map(|cluster| &cluster.networks).chain(&config.overlay.networks);
     networks.chain(&listed).chain(own).copied().collect()

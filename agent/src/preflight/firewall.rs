@@ -57,7 +57,7 @@ fn filters(listed: &str) -> Finding {
 /// Somebody who drops what Pods send; only of concern where there are Pods.
 pub(super) fn forward(config: &Config) -> Vec<Finding> {
     let none = config.node.cidrs == Cidrs::Listed(BTreeSet::new()) && config.node.cidrs_from.is_none();
-    if none && config.etcd.is_none() {
+    if none && !config.has_store() {
         return Vec::new();
     }
     let refusing = refusing(&config.overlay.device, &config.overlay.networks);

@@ -54,9 +54,12 @@ fn found(config: &Config, survey: &Survey) -> Vec<Finding> {
         ));
     }
     let networks = networks(config);
-    let registries = config.etcd.iter().flat_map(|etcd| &etcd.endpoints).filter_map(|url| host_of(url));
+    let etcd = config.etcd.iter().flat_map(|etcd| &etcd.endpoints).map(|url| ("the etcd endpoint", url));
+    let kubernetes = config.kubernetes.iter().filter_map(|kubernetes| kubernetes.server.as_ref());
+    let registries = etcd.chain(kubernetes.map(|url| ("the API server", url)));
+    let registries = registries.filter_map(|(what, url)| Some((what, host_of(url)?)));
     let named = addresses.iter().map(|address| ("the node address", *address));
-    for (what, address) in named.chain(registries.map(|address| ("the etcd endpoint", address))) {
+    for (what, address) in named.chain(registries) {
         findings.extend(networks.iter().find(|net| net.contains(&address)).map(|net| {
             Finding::fatal(
                 format!("{what} {address} is inside the cluster network {net}"),
@@ -86,7 +89,7 @@ fn device(name: &str, survey: &Survey) -> Finding {
 fn networks(config: &Config) -> Vec<IpNet> {
     let own = match &config.node.cidrs {
         Cidrs::Listed(cidrs) => cidrs.iter().copied().collect(),
-        Cidrs::Auto { .. } => Vec::new(),
+        Cidrs::Auto { .. } | Cidrs::Kubernetes => Vec::new(),
     };
     let peers = config.peers.iter().flat_map(|peer| peer.cidrs.iter().copied());
     config.overlay.networks.iter().copied().chain(own).chain(peers).collect()

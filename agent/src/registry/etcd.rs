@@ -16,31 +16,32 @@ mod explain;
 mod keys;
 mod list;
 mod publish;
-mod sequence;
 mod store;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{Client, WatchOptions, WatchResponse, WatchStream};
-use ipnet::IpNet;
-use rand_core::{OsRng, RngCore as _};
 use tokio::time::{Instant, sleep, timeout_at};
-use warren_overlay::mesh::{Cluster, Entry, Snapshot};
+use warren_overlay::mesh::Snapshot;
 use warren_overlay::record::NodeName;
 
-use super::{Channels, Event, Health};
+pub use super::known::Known;
+use super::sequence::Doubts;
+use super::{Channels, Event, Health, jitter};
 use crate::config::{Cidrs, Etcd};
 pub(crate) use allocate::put_cluster;
 pub use allocate::{AllocateError, Want, allocate, release};
+#[cfg(feature = "kubernetes")]
+pub(in crate::registry) use allocate::{Given, choose, missing};
 pub use connect::connect;
 pub(crate) use explain::explain;
 pub use keys::Keys;
 pub(crate) use list::end_of;
 pub use list::list;
 use publish::Publisher;
-use sequence::Doubts;
+#[cfg(feature = "kubernetes")]
+pub(in crate::registry) use publish::is_another_host;
 use store::History;
 pub use store::Store;
 
@@ -102,18 +103,6 @@ struct Registry {
     unclaimed: (Instant, Vec<String>),
 }
 
-/// What is remembered of the cluster: first from disk, then of what was told.
-#[derive(Clone, Debug, Default)]
-pub struct Known {
-    /// The cluster as last seen: a store that shows another one is another store.
-    pub cluster: Option<Cluster>,
-    /// Who owned what and was not released: a store that was wiped gives it to nobody else.
-    pub owners: BTreeMap<IpNet, NodeName>,
-    /// The records of the last good mesh, by key: a store that was restored while this node was down goes back behind
-    /// none of them.
-    pub entries: Vec<Entry>,
-}
-
 /// Runs until this node leaves or the control plane is gone. The record is withdrawn only when `channels.publish` turns
 /// to `None` after it was something (`warren leave`); then this returns, which closes the channel: that is the
 /// acknowledgement. An agent that is stopped just drops the task: its record stays until the lease ends.
@@ -150,11 +139,6 @@ pub async fn run(config: Etcd, node: NodeName, cidrs: Cidrs, known: Known, chann
         registry.rest(pause + jitter(pause)).await;
         pause = (pause * 2).min(BACKOFF.1);
     }
-}
-
-/// Up to half of `pause`, at random.
-fn jitter(pause: Duration) -> Duration {
-    pause.mul_f64(f64::from(OsRng.next_u32()) / f64::from(u32::MAX) / 2.0)
 }
 
 impl Registry {

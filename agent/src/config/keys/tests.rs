@@ -27,7 +27,8 @@ fn read(text: &str) -> Config {
 
 /// Keys that need a file or another key beside them; the command line's suite has those.
 fn stands_alone(key: &Key) -> bool {
-    let beside_others = ["cert_file", "username", "password", "password_file", "preshared_key_file"];
+    let beside_others =
+        ["cert_file", "username", "password", "password_file", "preshared_key_file", "kubeconfig", "context"];
     !beside_others.contains(&key.name) && (key.section, key.name) != ("etcd", "key_file")
 }
 
@@ -44,6 +45,7 @@ fn every_written_default_is_what_holds_without_the_key() {
         let written = read(&file(key, key.default));
         let without = match key.section {
             "etcd" => read(&format!("[etcd]\n{}", required("etcd"))),
+            "kubernetes" => read("[kubernetes]"),
             "peer" => read(&format!("[[peer]]\n{}", required("peer"))),
             _ => read(""),
         };

@@ -8,29 +8,15 @@ use std::time::Duration;
 use etcd_client::Client;
 use ipnet::IpNet;
 use tokio::time::Instant;
-use warren_overlay::mesh::{Cluster, Snapshot};
+use warren_overlay::mesh::Cluster;
 
 use super::allocate::{self, AllocateError, Want, allocate};
 use super::explain::explain;
-use super::{Ended, Known, Registry};
+use super::{Ended, Registry};
 use crate::config::Cidrs;
 
 /// What could not be claimed is tried again after this.
 const AGAIN: Duration = Duration::from_secs(5);
-
-impl Known {
-    /// Remembers who owns what; who owned it first stays the owner until it is released.
-    pub(super) fn learn(&mut self, snapshot: &Snapshot) {
-        for gone in &snapshot.released {
-            if self.owners.get(&gone.cidr) == Some(&gone.node) {
-                self.owners.remove(&gone.cidr);
-            }
-        }
-        for given in &snapshot.allocations {
-            self.owners.entry(given.cidr).or_insert_with(|| given.node.clone());
-        }
-    }
-}
 
 impl Registry {
     /// A store without our cluster was never set up, was wiped, or is another one; says what to do.

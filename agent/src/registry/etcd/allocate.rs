@@ -11,6 +11,7 @@ use warren_overlay::record::NodeName;
 use super::explain::explain;
 use super::keys::{Key, Keys};
 use super::store::Owner;
+use crate::config::Cidrs;
 
 /// Races are lost to somebody who won; more losses in a row than this are something else.
 const ATTEMPTS: usize = 64;
@@ -21,7 +22,7 @@ const CANDIDATES: usize = 1 << 20;
 const RELEASED_AT_ONCE: usize = 50;
 
 /// An allocation as it is in the store; without an owner when its value cannot be read.
-type Given = (IpNet, Option<NodeName>);
+pub(in crate::registry) type Given = (IpNet, Option<NodeName>);
 
 /// What is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,7 +188,30 @@ fn already(want: &Want, node: &NodeName, taken: &[Given]) -> Option<IpNet> {
     }
 }
 
-fn choose(want: &Want, node: &NodeName, taken: &[Given], networks: &BTreeSet<IpNet>) -> Result<IpNet, AllocateError> {
+/// What the node should have and has not.
+pub(in crate::registry) fn missing(own: &[IpNet], cidrs: &Cidrs, networks: &BTreeSet<IpNet>) -> Vec<Want> {
+    match cidrs {
+        Cidrs::Listed(list) => {
+            let missing = list.iter().filter(|cidr| !own.iter().any(|given| given.contains(*cidr)));
+            missing.map(|cidr| Want::This(*cidr)).collect()
+        }
+        Cidrs::Auto { length } => {
+            let families: BTreeSet<bool> = networks.iter().map(|network| network.addr().is_ipv6()).collect();
+            let lacking = families.into_iter().filter(|v6| !own.iter().any(|given| given.addr().is_ipv6() == *v6));
+            lacking.map(|v6| Want::Any { v6, length: if v6 { length.1 } else { length.0 } }).collect()
+        }
+        // Only Kubernetes knows, and etcd is not asked for them.
+        Cidrs::Kubernetes => Vec::new(),
+    }
+}
+
+/// Which prefix to take, given what others have.
+pub(in crate::registry) fn choose(
+    want: &Want,
+    node: &NodeName,
+    taken: &[Given],
+    networks: &BTreeSet<IpNet>,
+) -> Result<IpNet, AllocateError> {
     match *want {
         Want::This(wanted) => {
             // A single address outside of the network is a grant of a node address.

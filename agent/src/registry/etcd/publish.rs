@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use warren_overlay::record::{NodeName, Record};
 
 use super::keys::Keys;
-use super::sequence::Sequence;
+use crate::registry::sequence::Sequence;
 
 /// How long the store may take to answer a keepalive.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -20,7 +20,7 @@ const RETRY: Duration = Duration::from_secs(3);
 
 /// The record is of a host that is not this one. A host that has our addresses is ours, whatever key it had: two hosts
 /// cannot share an address.
-fn is_another_host(theirs: &Record, ours: &Record) -> bool {
+pub(in crate::registry) fn is_another_host(theirs: &Record, ours: &Record) -> bool {
     theirs.public_key != ours.public_key && theirs.addresses.is_disjoint(&ours.addresses)
 }
 

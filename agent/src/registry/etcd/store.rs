@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use warren_overlay::mesh::{Allocation, Cluster, Entry, Snapshot};
 use warren_overlay::record::{NodeName, RECORD_MAX};
 
-use super::allocate::Want;
+use super::allocate::{Want, missing};
 use super::keys::{Key, Keys};
 use crate::config::Cidrs;
 
@@ -160,16 +160,6 @@ impl Store {
         let (snapshot, _) = self.snapshot(keys);
         let own: Vec<_> =
             snapshot.allocations.iter().filter(|given| given.node == *node).map(|given| given.cidr).collect();
-        match cidrs {
-            Cidrs::Listed(list) => {
-                let missing = list.iter().filter(|cidr| !own.iter().any(|given| given.contains(*cidr)));
-                missing.map(|cidr| Want::This(*cidr)).collect()
-            }
-            Cidrs::Auto { length } => {
-                let families: BTreeSet<bool> = networks.iter().map(|network| network.addr().is_ipv6()).collect();
-                let lacking = families.into_iter().filter(|v6| !own.iter().any(|given| given.addr().is_ipv6() == *v6));
-                lacking.map(|v6| Want::Any { v6, length: if v6 { length.1 } else { length.0 } }).collect()
-            }
-        }
+        missing(&own, cidrs, networks)
     }
 }

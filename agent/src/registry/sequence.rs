@@ -1,6 +1,6 @@
 //! The order of one node's records, which the store cannot give: after a restore its revisions run anew, and what was
 //! long since replaced stands there again. So each record carries a number that its owner alone lets grow, and nobody
-//! goes back from a record to an older one; unless that one stays for longer than a lease lives without its owner.
+//! goes back from a record to an older one; unless that one stays for longer than its owner would leave it there.
 //!
 //! Records without a number are older than any other: agents of the past wrote none.
 

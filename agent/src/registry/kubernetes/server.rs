@@ -1,0 +1,159 @@
+//! Requests to the API server: the only place where any is made. Replies are bounded in size and time; nothing that they
+//! hold is logged here.
+
+use std::time::Duration;
+
+use futures::io::AsyncReadExt as _;
+use futures::{AsyncBufRead, AsyncBufReadExt as _};
+use kube::Client;
+use kube::api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams, Preconditions, WatchParams};
+use kube::core::Request;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use warren_overlay::record::NodeName;
+
+use super::Fault;
+use super::object::Kind;
+
+/// Objects in one page.
+const PAGE: u32 = 500;
+/// The largest page that is taken.
+const PAGE_MAX: u64 = 32 << 20;
+/// The largest event that is taken: an object is smaller than etcd's 1.5 MiB.
+const EVENT_MAX: u64 = 4 << 20;
+/// How long any reply may take, but that of a watch.
+const ANSWER: Duration = Duration::from_secs(15);
+/// Whose fields these are, for server-side apply.
+const MANAGER: &str = "warren-agent";
+
+/// One API server, as one node sees it.
+#[derive(Clone)]
+pub(super) struct Server {
+    client: Client,
+    node: NodeName,
+}
+
+/// A page of a list.
+pub(super) struct Page {
+    pub(super) items: Vec<Value>,
+    pub(super) version: Option<String>,
+    pub(super) rest: Option<String>,
+}
+
+impl Kind {
+    fn path(self) -> &'static str {
+        match self {
+            Self::Node => "/api/v1/nodes",
+            Self::Cluster => "/apis/warren.dev/v1alpha1/warrenclusters",
+            Self::Block => "/apis/warren.dev/v1alpha1/warrenblocks",
+            Self::Record => "/apis/warren.dev/v1alpha1/warrennodes",
+        }
+    }
+}
+
+impl Server {
+    pub(super) fn new(client: Client, node: NodeName) -> Self {
+        Self { client, node }
+    }
+
+    /// Which cluster this is: what nobody deletes in it. Any server's cache of it will do.
+    pub(super) async fn cluster_id(&self) -> Result<String, Fault> {
+        let request = Request::new("/api/v1/namespaces").get("kube-system", &GetParams::any())?;
+        let uid = self.answer(request).await?.pointer("/metadata/uid").and_then(Value::as_str).map(str::to_owned);
+        uid.filter(|uid| !uid.is_empty() && uid.len() <= 64).ok_or(Fault::Nonsense("a namespace without a UID"))
+    }
+
+    pub(super) async fn page(&self, kind: Kind, rest: Option<String>) -> Result<Page, Fault> {
+        let params = ListParams { limit: Some(PAGE), continue_token: rest, ..self.selection(kind) };
+        let mut list = self.answer(Request::new(kind.path()).list(&params)?).await?;
+        let version = super::object::version(&list);
+        let rest = list.pointer("/metadata/continue").and_then(Value::as_str).filter(|rest| !rest.is_empty());
+        let rest = rest.map(str::to_owned);
+        match list.get_mut("items").map(Value::take) {
+            Some(Value::Array(items)) => Ok(Page { items, version, rest }),
+            // An empty list of Go is sometimes none.
+            Some(Value::Null) => Ok(Page { items: Vec::new(), version, rest }),
+            _ => Err(Fault::Nonsense("a list without items")),
+        }
+    }
+
+    /// Events since this version, a line each.
+    pub(super) async fn watch(&self, kind: Kind, version: &str, seconds: u32) -> Result<Events, Fault> {
+        let ListParams { field_selector, .. } = self.selection(kind);
+        let params = WatchParams { field_selector, timeout: Some(seconds), bookmarks: true, ..WatchParams::default() };
+        let opening = self.client.request_stream(Request::new(kind.path()).watch(&params, version)?);
+        let stream = timeout(ANSWER, opening).await.map_err(|_| Fault::Silent)??;
+        Ok(Events(Box::pin(stream)))
+    }
+
+    pub(super) async fn create_block(&self, block: &Value) -> Result<(), Fault> {
+        let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+        let body = serde_json::to_vec(block).unwrap_or_default();
+        self.answer(Request::new(Kind::Block.path()).create(&params, body)?).await.map(drop)
+    }
+
+    pub(super) async fn apply_record(&self, record: &Value) -> Result<(), Fault> {
+        let params = PatchParams::apply(MANAGER).force();
+        let request = Request::new(Kind::Record.path()).patch(self.node.as_str(), &params, &Patch::Apply(record))?;
+        self.answer(request).await.map(drop)
+    }
+
+    pub(super) async fn apply_status(&self, status: &Value) -> Result<(), Fault> {
+        let params = PatchParams::apply(MANAGER).force();
+        let body = json!({"apiVersion": "warren.dev/v1alpha1", "kind": "WarrenNode",
+            "metadata": {"name": self.node}, "status": status});
+        let request = Request::new(Kind::Record.path()).patch_subresource(
+            "status",
+            self.node.as_str(),
+            &params,
+            &Patch::Apply(&body),
+        )?;
+        self.answer(request).await.map(drop)
+    }
+
+    /// Deletes that very object and no other of its name.
+    pub(super) async fn delete(&self, kind: Kind, name: &str, uid: &str) -> Result<(), Fault> {
+        let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
+        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+        self.answer(Request::new(kind.path()).delete(name, &params)?).await.map(drop)
+    }
+
+    /// Of Nodes its own alone.
+    fn selection(&self, kind: Kind) -> ListParams {
+        match kind {
+            Kind::Node => ListParams::default().fields(&format!("metadata.name={}", self.node)),
+            _ => ListParams::default(),
+        }
+    }
+
+    /// The reply, whole.
+    async fn answer(&self, request: http::Request<Vec<u8>>) -> Result<Value, Fault> {
+        let whole = async {
+            let mut body = Vec::new();
+            let stream = self.client.request_stream(request).await?;
+            Box::pin(stream).take(PAGE_MAX).read_to_end(&mut body).await?;
+            serde_json::from_slice(&body).map_err(|_| Fault::Nonsense("a reply that is no JSON, or too large"))
+        };
+        timeout(ANSWER, whole).await.map_err(|_| Fault::Silent)?
+    }
+}
+
+/// What a watch says.
+pub(super) struct Events(std::pin::Pin<Box<dyn AsyncBufRead + Send>>);
+
+impl Events {
+    /// The next event; `None` at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Value>, Fault> {
+        let mut line = Vec::new();
+        (&mut self.0).take(EVENT_MAX).read_until(b'\n', &mut line).await?;
+        match line.last() {
+            None => Ok(None),
+            Some(b'\n') => {
+                serde_json::from_slice(&line).map(Some).map_err(|_| Fault::Nonsense("an event that is no JSON"))
+            }
+            // Cut off in the middle: the next watch says it again.
+            Some(_) if line.len() as u64 == EVENT_MAX => Err(Fault::Nonsense("an event that is too large")),
+            Some(_) => Ok(None),
+        }
+    }
+}

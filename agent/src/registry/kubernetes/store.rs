@@ -1,0 +1,277 @@
+//! What the API server holds, merged from lists and the watches behind them. Malformed objects harm nobody but themselves.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use serde_json::Value;
+use warren_overlay::mesh::{Allocation, Cluster, Enforcement, Entry, Snapshot};
+use warren_overlay::record::{NodeName, Record};
+
+use super::follow::News;
+use super::names::block_name;
+use super::object::{Kind, Object, version};
+use super::resources::CLUSTER_NAME;
+use crate::registry::Known;
+
+/// Everything of one cluster.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    objects: BTreeMap<Kind, BTreeMap<String, Object>>,
+    /// How far each kind was heard.
+    versions: BTreeMap<Kind, String>,
+}
+
+#[derive(Deserialize)]
+struct ClusterSpec {
+    networks: Vec<IpNet>,
+    enforcement: Enforcement,
+}
+
+#[derive(Deserialize)]
+struct BlockSpec {
+    cidr: IpNet,
+    node: NodeName,
+}
+
+#[derive(Deserialize)]
+struct NodeSpec {
+    #[serde(default, rename = "podCIDRs")]
+    pod_cidrs: Vec<IpNet>,
+}
+
+/// A block that can be read.
+pub(super) struct Block<'s> {
+    pub(super) object: &'s Object,
+    pub(super) cidr: IpNet,
+    pub(super) node: NodeName,
+    created: u64,
+}
+
+impl Store {
+    /// Takes news; `true` when a list shows less than half of the records that were there, or an older version than was
+    /// known: somebody wiped or restored the store.
+    pub(super) fn apply(&mut self, news: News) -> bool {
+        match news {
+            News::Listed(kind, items, version) => {
+                let items = items.into_iter().filter_map(|item| Object::read(kind, item));
+                let listed: BTreeMap<_, _> = items.map(|object| (object.name.clone(), object)).collect();
+                let number = |version: &String| version.parse::<u64>().ok();
+                let went_back = number(&version) < self.versions.insert(kind, version).as_ref().and_then(number);
+                let count = listed.len();
+                let before = self.objects.insert(kind, listed).map_or(0, |before| before.len());
+                went_back || (kind == Kind::Record && before > 1 && count * 2 < before)
+            }
+            News::Changed(kind, value) => {
+                self.note(kind, &value);
+                if let Some(object) = Object::read(kind, value) {
+                    self.objects.entry(kind).or_default().insert(object.name.clone(), object);
+                }
+                false
+            }
+            News::Gone(kind, value) => {
+                self.note(kind, &value);
+                if let Some(object) = Object::read(kind, value) {
+                    self.objects.entry(kind).or_default().remove(&object.name);
+                }
+                false
+            }
+            News::Reached(kind, version) => {
+                self.versions.insert(kind, version);
+                false
+            }
+        }
+    }
+
+    fn note(&mut self, kind: Kind, value: &Value) {
+        self.versions.extend(version(value).map(|version| (kind, version)));
+    }
+
+    /// Where a watch may go on.
+    pub(super) fn version(&self, kind: Kind) -> Option<String> {
+        self.versions.get(&kind).cloned()
+    }
+
+    /// Whether every kind was listed.
+    pub(super) fn is_complete(&self) -> bool {
+        Kind::ALL.iter().all(|kind| self.objects.contains_key(kind))
+    }
+
+    /// The highest version of all, as a number where it is one: for people.
+    pub(super) fn revision(&self) -> u64 {
+        self.versions.values().filter_map(|version| version.parse().ok()).max().unwrap_or(0)
+    }
+
+    pub(super) fn get(&self, kind: Kind, name: &str) -> Option<&Object> {
+        self.objects.get(&kind)?.get(name)
+    }
+
+    fn all(&self, kind: Kind) -> impl Iterator<Item = &Object> {
+        self.objects.get(&kind).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// The Pod CIDRs that Kubernetes gave to the node; `None` without a Node.
+    pub(super) fn pod_cidrs(&self, node: &NodeName) -> Option<Vec<IpNet>> {
+        let NodeSpec { pod_cidrs } = self.get(Kind::Node, node.as_str())?.spec()?;
+        Some(pod_cidrs.iter().map(IpNet::trunc).collect())
+    }
+
+    /// What an administrator says of the cluster.
+    pub(super) fn cluster(&self, id: &str) -> Result<Cluster, String> {
+        let Some(object) = self.get(Kind::Cluster, CLUSTER_NAME) else {
+            return Err(format!(
+                "there is no WarrenCluster {CLUSTER_NAME:?}: apply one with the cluster's networks, as in deploy/kubernetes/base"
+            ));
+        };
+        let Some(ClusterSpec { networks, enforcement }) = object.spec() else {
+            return Err(format!("the WarrenCluster {CLUSTER_NAME:?} cannot be read: are all its networks prefixes?"));
+        };
+        Ok(Cluster { id: id.to_owned(), networks: networks.iter().map(IpNet::trunc).collect(), enforcement })
+    }
+
+    /// Every block that can be read; and what is wrong with the others.
+    pub(super) fn blocks(&self) -> (Vec<Block<'_>>, Vec<String>) {
+        let (mut blocks, mut faults) = (Vec::new(), Vec::new());
+        for object in self.all(Kind::Block) {
+            match read(object) {
+                Some(block) => blocks.push(block),
+                None => faults.push(format!("the WarrenBlock {:?} is damaged and ignored", object.name)),
+            }
+        }
+        (blocks, faults)
+    }
+
+    /// As the mesh takes it, and what was left out.
+    pub(super) fn snapshot(&self, cluster: Cluster, known: &Known) -> (Snapshot, Vec<String>) {
+        let (blocks, mut faults) = self.blocks();
+        let (blocks, grants): (Vec<_>, Vec<_>) = blocks.into_iter().partition(|block| !is_own_grant(block, &cluster));
+        faults.extend(grants.iter().map(|block| {
+            format!(
+                "{} lies outside of the cluster network, and only an administrator grants node addresses",
+                block.cidr
+            )
+        }));
+        let allocations: Vec<_> = blocks.into_iter().map(Allocation::from).collect();
+        let entries = self.all(Kind::Record).map(|object| Entry {
+            key: object.name.clone(),
+            value: object.spec.clone(),
+            create_revision: object.created.unwrap_or(u64::MAX),
+        });
+        let snapshot = Snapshot {
+            entries: entries.collect(),
+            released: self.released(&allocations, known),
+            allocations,
+            revision: self.revision(),
+            cluster: Some(cluster),
+        };
+        (snapshot, faults)
+    }
+
+    /// What is remembered of somebody who no longer has it, and does not say that he has: given back, and not wiped.
+    fn released(&self, allocations: &[Allocation], known: &Known) -> Vec<Allocation> {
+        let claims = |node: &NodeName, cidr: &IpNet| {
+            let record = self.get(Kind::Record, node.as_str()).and_then(|object| Record::parse(&object.spec).ok());
+            record.is_some_and(|record| record.cidrs.contains(cidr))
+        };
+        let stands = |node: &NodeName, cidr: &IpNet| {
+            allocations.iter().any(|given| given.node == *node && given.cidr == *cidr) || claims(node, cidr)
+        };
+        let gone = known.owners.iter().filter(|(cidr, node)| !stands(node, cidr));
+        gone.map(|(cidr, node)| Allocation { cidr: *cidr, node: node.clone(), create_revision: 0 }).collect()
+    }
+}
+
+impl Block<'_> {
+    /// When it was made: the order of ownership.
+    pub(super) fn created(&self) -> u64 {
+        self.created
+    }
+}
+
+/// Only under its own name and with the time of its making, by which ownership is ordered.
+fn read(object: &Object) -> Option<Block<'_>> {
+    let BlockSpec { cidr, node } = object.spec()?;
+    let named = cidr.addr() == cidr.network() && block_name(cidr).as_deref() == Some(object.name.as_str());
+    named.then_some(Block { object, cidr, node, created: object.created? })
+}
+
+/// A node's agent gives itself Pod prefixes alone: what would grant it a node address, it must not write.
+fn is_own_grant(block: &Block<'_>, cluster: &Cluster) -> bool {
+    block.object.owner.is_some() && !cluster.networks.iter().any(|network| network.contains(&block.cidr))
+}
+
+impl From<Block<'_>> for Allocation {
+    fn from(block: Block<'_>) -> Self {
+        Self { cidr: block.cidr, node: block.node, create_revision: block.created }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn block(name: &str, cidr: &str, node: &str, owner: &Value) -> Value {
+        json!({"metadata": {"name": name, "uid": name, "resourceVersion": "7",
+            "creationTimestamp": "2026-01-01T00:00:00Z", "ownerReferences": owner}, "spec": {"cidr": cidr, "node": node}})
+    }
+
+    fn store(blocks: Vec<Value>, records: Vec<Value>) -> Store {
+        let mut store = Store::default();
+        store.apply(News::Listed(Kind::Block, blocks, "7".into()));
+        store.apply(News::Listed(Kind::Record, records, "8".into()));
+        store
+    }
+
+    fn cluster() -> Cluster {
+        Cluster { networks: ["10.0.0.0/8".parse().unwrap()].into(), ..Cluster::default() }
+    }
+
+    fn record(node: &str, cidrs: &[&str]) -> Value {
+        let key = warren_crypto::PublicKey::from_bytes([9; 32]).to_string();
+        json!({"metadata": {"name": node}, "spec": {"version": 1, "publicKey": key,
+            "endpoints": ["192.0.2.1:51840"], "cidrs": cidrs, "mtu": 1420, "workers": 1}})
+    }
+
+    #[test]
+    fn only_blocks_under_their_own_names_and_of_their_own_kind_allocate() {
+        let owned = json!([{"kind": "Node", "uid": "u"}]);
+        let store = store(
+            vec![
+                block("10-1-0-0-24", "10.1.0.0/24", "a", &json!(null)),
+                block("10-2-0-0-24", "10.3.0.0/24", "a", &json!(null)),
+                block("10-4-0-1-24", "10.4.0.1/24", "a", &json!(null)),
+                block("192-0-2-9-32", "192.0.2.9/32", "evil", &owned),
+                block("192-0-2-8-32", "192.0.2.8/32", "b", &json!(null)),
+                json!({"metadata": {"name": "x"}, "spec": 7}),
+            ],
+            Vec::new(),
+        );
+        let (snapshot, faults) = store.snapshot(cluster(), &Known::default());
+        let given: Vec<_> = snapshot.allocations.iter().map(|given| given.cidr.to_string()).collect();
+        assert_eq!(given, ["10.1.0.0/24", "192.0.2.8/32"]);
+        assert_eq!(faults.len(), 4, "{faults:?}");
+    }
+
+    #[test]
+    fn what_is_gone_is_released_only_when_its_owner_does_not_claim_it() {
+        let owners = [("10.1.0.0/24", "a"), ("10.2.0.0/24", "b"), ("10.3.0.0/24", "c")];
+        let owners = owners.map(|(cidr, node)| (cidr.parse().unwrap(), node.parse().unwrap()));
+        let known = Known { owners: owners.into(), ..Known::default() };
+        let store = store(
+            vec![block("10-1-0-0-24", "10.1.0.0/24", "a", &json!(null))],
+            vec![record("b", &["10.2.0.0/24"]), record("a", &[])],
+        );
+        let (snapshot, _) = store.snapshot(cluster(), &known);
+        let gone: Vec<_> = snapshot.released.iter().map(|gone| gone.node.as_str()).collect();
+        assert_eq!(gone, ["c"], "b's allocation was wiped, but b is there and says that it is its own");
+    }
+
+    #[test]
+    fn a_list_with_less_than_half_of_the_records_is_noticed() {
+        let mut store = store(Vec::new(), vec![record("a", &[]), record("b", &[]), record("c", &[])]);
+        assert!(!store.apply(News::Listed(Kind::Record, vec![record("a", &[]), record("b", &[])], "9".into())));
+        assert!(store.apply(News::Listed(Kind::Record, Vec::new(), "9".into())));
+    }
+}

@@ -1,0 +1,346 @@
+//! The admission policies of `deploy/kubernetes/base`, evaluated as an API server would: who may write what. By a real
+//! evaluator of CEL, but not by Kubernetes' own.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cel::extractors::This;
+use cel::{Context, Program};
+use serde_json::{Value, json};
+
+/// As much of a policy as decides.
+#[derive(Clone)]
+struct Policy {
+    conditions: Vec<String>,
+    variables: Vec<(String, String)>,
+    validations: Vec<Value>,
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().expect("a text").to_owned()
+}
+
+impl Policy {
+    fn read(file: &str) -> Self {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubernetes/base").join(file);
+        let manifest = std::fs::read_to_string(path).expect("the manifest is there");
+        let documents: Vec<Value> =
+            manifest.split("\n---\n").map(|one| serde_saphyr::from_str(one).expect("YAML")).collect();
+        let [policy, binding] = documents.as_slice() else { panic!("a policy and its binding") };
+        assert_eq!(binding["spec"]["policyName"], policy["metadata"]["name"]);
+        assert_eq!(binding["spec"]["validationActions"], json!(["Deny"]));
+        let spec = &policy["spec"];
+        assert_eq!(spec["failurePolicy"], "Fail");
+        let all = |key: &str| spec[key].as_array().cloned().unwrap_or_default();
+        Self {
+            conditions: all("matchConditions").iter().map(|one| text(&one["expression"])).collect(),
+            variables: all("variables").iter().map(|one| (text(&one["name"]), text(&one["expression"]))).collect(),
+            validations: all("validations"),
+        }
+    }
+
+    /// `Err` is a refusal, with its message. Whatever cannot be evaluated is refused, as `failurePolicy: Fail` says.
+    fn judge(&self, case: &Case) -> Result<(), String> {
+        let mut context = case.context();
+        for condition in &self.conditions {
+            if !truth(condition, &context)? {
+                return Ok(());
+            }
+        }
+        let mut variables = serde_json::Map::new();
+        for (name, expression) in &self.variables {
+            // One that cannot be evaluated is a fault of those that use it, and of nobody else.
+            if let Ok(value) = evaluate(expression, &context) {
+                variables.insert(name.clone(), value);
+                context.add_variable("variables", variables.clone()).expect("a map");
+            }
+        }
+        for validation in &self.validations {
+            if !truth(&text(&validation["expression"]), &context)? {
+                return Err(match validation.get("messageExpression") {
+                    Some(message) => text(&evaluate(&text(message), &context).expect("a message")),
+                    None => text(&validation["message"]),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn evaluate(expression: &str, context: &Context<'_>) -> Result<Value, String> {
+    let program = Program::compile(expression).unwrap_or_else(|error| panic!("{expression}: {error}"));
+    let value = program.execute(context).map_err(|error| format!("cannot be evaluated: {expression}: {error}"))?;
+    value.json().map_err(|error| error.to_string())
+}
+
+fn truth(expression: &str, context: &Context<'_>) -> Result<bool, String> {
+    let value = evaluate(expression, context)?;
+    value.as_bool().ok_or_else(|| format!("neither true nor false: {expression}"))
+}
+
+/// A request as the policies see it.
+#[derive(Clone)]
+struct Case {
+    request: Value,
+    object: Value,
+    old: Value,
+    params: Value,
+    is_administrator: bool,
+}
+
+impl Case {
+    fn new(user: &Value, operation: &str, resource: &str, object: Value, old: Value) -> Self {
+        let (resource, sub) = resource.split_once('/').unwrap_or((resource, ""));
+        let request = json!({"operation": operation, "resource": {"group": "warren.dev", "resource": resource},
+            "subResource": sub, "userInfo": user});
+        Self { request, object, old, params: Value::Null, is_administrator: false }
+    }
+
+    fn create(user: &Value, resource: &str, object: Value) -> Self {
+        Self::new(user, "CREATE", resource, object, Value::Null)
+    }
+
+    fn update(user: &Value, resource: &str, old: Value, object: Value) -> Self {
+        Self::new(user, "UPDATE", resource, object, old)
+    }
+
+    fn delete(user: &Value, resource: &str, old: Value) -> Self {
+        Self::new(user, "DELETE", resource, Value::Null, old)
+    }
+
+    fn by_administrator(self) -> Self {
+        Self { is_administrator: true, ..self }
+    }
+
+    fn against(self, params: &Value) -> Self {
+        Self { params: params.clone(), ..self }
+    }
+
+    fn context(&self) -> Context<'static> {
+        let mut context = Context::default();
+        for (name, value) in
+            [("request", &self.request), ("object", &self.object), ("oldObject", &self.old), ("params", &self.params)]
+        {
+            context.add_variable(name, value).expect("JSON is CEL");
+        }
+        let allowed = self.is_administrator;
+        context.add_variable("authorizer", "").expect("a text");
+        let grow = |This(this): This<Arc<String>>, word: Arc<String>| format!("{this} {word}");
+        context.add_function("group", grow);
+        context.add_function("resource", grow);
+        context.add_function("check", grow);
+        context.add_function("allowed", move |This(asked): This<Arc<String>>| {
+            assert_eq!(*asked, " warren.dev warrennodes administer");
+            allowed
+        });
+        context
+    }
+}
+
+/// The token of a Pod on this node.
+fn pod_on(node: &str) -> Value {
+    json!({"username": "system:serviceaccount:warren-system:warren", "groups": ["system:serviceaccounts"],
+        "extra": {"authentication.kubernetes.io/node-name": [node], "authentication.kubernetes.io/pod-name": ["warren-x"]}})
+}
+
+fn user(name: &str) -> Value {
+    json!({"username": name, "groups": ["system:authenticated"]})
+}
+
+fn owner(node: &str) -> Value {
+    json!([{"apiVersion": "v1", "kind": "Node", "name": node, "uid": format!("uid-{node}")}])
+}
+
+/// With its owners, if it has any: what is empty is left out on the wire.
+fn object(name: &str, owners: &Value, spec: Value) -> Value {
+    match owners {
+        Value::Null => json!({"metadata": {"name": name}, "spec": spec}),
+        owners => json!({"metadata": {"name": name, "ownerReferences": owners}, "spec": spec}),
+    }
+}
+
+fn record(node: &str, owners: &Value) -> Value {
+    object(node, owners, json!({"cidrs": ["10.1.0.0/24"], "addresses": ["192.0.2.1"]}))
+}
+
+fn block(cidr: &str, node: &str, owners: &Value) -> Value {
+    object(&cidr.replace(['.', '/'], "-"), owners, json!({"cidr": cidr, "node": node}))
+}
+
+fn cluster() -> Value {
+    json!({"metadata": {"name": "default"}, "spec": {"networks": ["0.0.0.0/0"]}})
+}
+
+const COLLECTOR: &str = "system:serviceaccount:kube-system:generic-garbage-collector";
+
+/// What a node's agent, a host and those who administer do.
+fn honest() -> Vec<(&'static str, Case)> {
+    let (a, host) = (pod_on("a"), user("warren:host:h"));
+    let (own, bare) = (record("a", &owner("a")), json!({"metadata": {"name": "h"}, "spec": {}}));
+    let own_block = block("10.1.0.0/24", "a", &owner("a"));
+    let mut with_status = own.clone();
+    with_status["status"] = json!({"conditions": []});
+    vec![
+        ("its record", Case::create(&a, "warrennodes", own.clone())),
+        ("its record again", Case::update(&a, "warrennodes", own.clone(), own.clone())),
+        ("its status", Case::update(&a, "warrennodes/status", own.clone(), with_status)),
+        ("its record away", Case::delete(&a, "warrennodes", own.clone())),
+        ("its block", Case::create(&a, "warrenblocks", own_block.clone())),
+        ("its block away", Case::delete(&a, "warrenblocks", own_block.clone())),
+        ("a host's record", Case::create(&host, "warrennodes", bare.clone())),
+        ("a host's record again", Case::update(&host, "warrennodes", bare.clone(), bare.clone())),
+        ("a host's record away", Case::delete(&host, "warrennodes", bare)),
+        ("the collector", Case::delete(&user(COLLECTOR), "warrenblocks", own_block.clone())),
+        ("the collector of old", Case::delete(&user("system:kube-controller-manager"), "warrennodes", own)),
+        ("an administrator's block", Case::create(&user("admin"), "warrenblocks", own_block).by_administrator()),
+        ("the cluster", Case::create(&user("admin"), "warrenclusters", cluster()).by_administrator()),
+    ]
+}
+
+/// What nobody may.
+fn hostile() -> Vec<(&'static str, Case)> {
+    let (a, host) = (pod_on("a"), user("warren:host:h"));
+    let no_node = json!({"username": "system:serviceaccount:warren-system:warren"});
+    let mut two_nodes = pod_on("a");
+    two_nodes["extra"]["authentication.kubernetes.io/node-name"] = json!(["a", "b"]);
+    let mut empty = pod_on("");
+    empty["extra"]["authentication.kubernetes.io/node-name"] = json!([""]);
+    let (own, other) = (record("a", &owner("a")), record("b", &owner("b")));
+    let (own_block, other_block) = (block("10.1.0.0/24", "a", &owner("a")), block("10.2.0.0/24", "b", &owner("b")));
+    let mut keeper = owner("a");
+    keeper.as_array_mut().expect("a list").push(owner("b")[0].clone());
+    let pod_owner = json!([{"apiVersion": "v1", "kind": "Pod", "name": "a", "uid": "x"}]);
+    let nobody = json!(null);
+    vec![
+        ("a token without node", Case::create(&no_node, "warrennodes", own.clone())),
+        ("a token without node, deleting", Case::delete(&no_node, "warrennodes", own.clone())),
+        ("a token of two nodes", Case::create(&two_nodes, "warrennodes", own.clone())),
+        ("a token of the node without a name", Case::create(&empty, "warrennodes", record("", &owner("")))),
+        ("a stranger", Case::create(&user("mallory"), "warrennodes", own.clone())),
+        ("another's record", Case::create(&a, "warrennodes", other.clone())),
+        ("another's record, changed", Case::update(&a, "warrennodes", other.clone(), other.clone())),
+        ("another's record, taken over", Case::update(&a, "warrennodes", other.clone(), own.clone())),
+        ("another's record, away", Case::delete(&a, "warrennodes", other.clone())),
+        ("another's status", Case::update(&a, "warrennodes/status", other.clone(), other.clone())),
+        ("a block for another", Case::create(&a, "warrenblocks", block("10.1.0.0/24", "b", &owner("a")))),
+        ("another's block, away", Case::delete(&a, "warrenblocks", other_block.clone())),
+        ("another's block, taken over", Case::update(&a, "warrenblocks", other_block, own_block.clone())),
+        ("its block, given away", Case::update(&a, "warrenblocks", own_block, block("10.1.0.0/24", "b", &owner("a")))),
+        ("the cluster", Case::update(&a, "warrenclusters", cluster(), cluster())),
+        ("the cluster, away", Case::delete(&a, "warrenclusters", cluster())),
+        (
+            "the cluster by a node of its name",
+            Case::create(&pod_on("default"), "warrenclusters", {
+                let mut object = cluster();
+                object["metadata"]["ownerReferences"] = owner("default");
+                object
+            }),
+        ),
+        ("a record that nobody owns", Case::create(&a, "warrennodes", record("a", &nobody))),
+        ("a record of another owner", Case::create(&a, "warrennodes", record("a", &owner("b")))),
+        ("a record of two owners", Case::create(&a, "warrennodes", record("a", &keeper))),
+        ("a record that a Pod owns", Case::create(&a, "warrennodes", record("a", &pod_owner))),
+        ("a host's own block", Case::create(&host, "warrenblocks", block("10.1.0.0/24", "h", &nobody))),
+        ("another's record by a host", Case::create(&host, "warrennodes", record("a", &nobody))),
+        ("another's record by a host, away", Case::delete(&host, "warrennodes", own.clone())),
+        ("a host's record that a Node owns", Case::create(&host, "warrennodes", record("h", &owner("a")))),
+        (
+            "a host with a node's name in its token",
+            Case::create(
+                &json!({"username": "warren:host:h", "extra": {"authentication.kubernetes.io/node-name": ["a"]}}),
+                "warrennodes",
+                own.clone(),
+            ),
+        ),
+        ("the collector, writing", Case::update(&user(COLLECTOR), "warrennodes", own.clone(), own)),
+    ]
+}
+
+fn node_a() -> Value {
+    json!({"metadata": {"name": "a", "uid": "uid-a"}, "spec": {"podCIDRs": ["10.1.0.0/24"]},
+        "status": {"addresses": [{"type": "Hostname", "address": "a"}, {"type": "InternalIP", "address": "192.0.2.1"}]}})
+}
+
+/// All against the same Node.
+fn honest_of_facts() -> Vec<(&'static str, Case)> {
+    let a = pod_on("a");
+    let own = record("a", &owner("a"));
+    let cases = vec![
+        ("its block", Case::create(&a, "warrenblocks", block("10.1.0.0/24", "a", &owner("a")))),
+        ("its record", Case::create(&a, "warrennodes", own.clone())),
+        ("its record again", Case::update(&a, "warrennodes", own.clone(), own)),
+        ("a record without prefixes", Case::create(&a, "warrennodes", json!({"metadata": {"name": "a"}, "spec": {}}))),
+        (
+            "another's block, of which this Node says nothing",
+            Case::create(&pod_on("b"), "warrenblocks", block("10.2.0.0/24", "b", &owner("b"))),
+        ),
+        ("a host's record", Case::create(&user("warren:host:a"), "warrennodes", record("a", &json!(null)))),
+        (
+            "an administrator's block",
+            Case::create(&user("admin"), "warrenblocks", block("10.9.0.0/24", "a", &json!(null))).by_administrator(),
+        ),
+    ];
+    cases.into_iter().map(|(what, case)| (what, case.against(&node_a()))).collect()
+}
+
+fn hostile_of_facts() -> Vec<(&'static str, Case)> {
+    let a = pod_on("a");
+    let record_of = |spec: Value| json!({"metadata": {"name": "a", "ownerReferences": owner("a")}, "spec": spec});
+    let mut forged = owner("a");
+    forged[0]["uid"] = "uid-b".into();
+    let bare = json!({"metadata": {"name": "a", "uid": "uid-a"}, "spec": {}, "status": {}});
+    let cases = vec![
+        ("a prefix of another", Case::create(&a, "warrenblocks", block("10.2.0.0/24", "a", &owner("a")))),
+        ("more than its prefix", Case::create(&a, "warrenblocks", block("10.1.0.0/16", "a", &owner("a")))),
+        ("an address as a prefix", Case::create(&a, "warrenblocks", block("192.0.2.9/32", "a", &owner("a")))),
+        (
+            "a record with a prefix of another",
+            Case::create(&a, "warrennodes", record_of(json!({"cidrs": ["10.1.0.0/24", "10.2.0.0/24"]}))),
+        ),
+        (
+            "a record with an address of another",
+            Case::create(&a, "warrennodes", record_of(json!({"addresses": ["192.0.2.1", "192.0.2.2"]}))),
+        ),
+        ("another UID", Case::create(&a, "warrenblocks", block("10.1.0.0/24", "a", &forged))),
+    ];
+    let mut cases: Vec<_> = cases.into_iter().map(|(what, case)| (what, case.against(&node_a()))).collect();
+    let early = Case::create(&a, "warrenblocks", block("10.1.0.0/24", "a", &owner("a"))).against(&bare);
+    cases.push(("a prefix before Kubernetes gave any", early));
+    cases
+}
+
+fn hold(policy: &Policy, honest: &[(&str, Case)], hostile: &[(&str, Case)]) {
+    for (what, case) in honest {
+        assert_eq!(policy.judge(case), Ok(()), "refused: {what}");
+    }
+    for (what, case) in hostile {
+        let message = policy.judge(case).expect_err(what);
+        assert!(!message.is_empty(), "{what} is refused without a word");
+    }
+}
+
+/// Without any one of its rules something hostile would pass.
+fn needs_every_rule(policy: &Policy, hostile: &[(&str, Case)]) {
+    for (number, validation) in policy.validations.iter().enumerate() {
+        let mut weaker = policy.clone();
+        weaker.validations.remove(number);
+        let passes = hostile.iter().any(|(_, case)| weaker.judge(case).is_ok());
+        assert!(passes, "no case needs this rule: {}", validation["expression"]);
+    }
+}
+
+#[test]
+fn a_token_writes_the_objects_of_its_own_node_and_no_others() {
+    hold(&Policy::read("admission.yaml"), &honest(), &hostile());
+}
+
+#[test]
+fn a_node_says_of_itself_what_kubernetes_knows() {
+    hold(&Policy::read("admission-node-facts.yaml"), &honest_of_facts(), &hostile_of_facts());
+}
+
+#[test]
+fn no_rule_is_there_for_nothing() {
+    needs_every_rule(&Policy::read("admission.yaml"), &hostile());
+    needs_every_rule(&Policy::read("admission-node-facts.yaml"), &hostile_of_facts());
+}

@@ -1,0 +1,9 @@
+//! The registry of Kubernetes: over real HTTP against the lab's own API server, and its manifests against the agent.
+#![cfg(feature = "kubernetes")]
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by it")]
+
+mod admission;
+mod manifests;
+mod outage;
+mod registry;
+mod space;

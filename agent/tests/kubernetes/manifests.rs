@@ -1,0 +1,54 @@
+//! The roles in `deploy/kubernetes/base` against what the agent asks for.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde_json::Value;
+use warren_agent::registry::kubernetes::ACCESS;
+
+fn documents(file: &str) -> Vec<Value> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubernetes/base").join(file);
+    let manifest = std::fs::read_to_string(path).expect("the manifest is there");
+    manifest.split("\n---\n").map(|one| serde_saphyr::from_str(one).expect("YAML")).collect()
+}
+
+fn texts(value: &Value) -> Vec<String> {
+    value.as_array().into_iter().flatten().map(|one| one.as_str().expect("a text").to_owned()).collect()
+}
+
+#[test]
+fn the_role_allows_what_the_agent_asks_for_and_nothing_else() {
+    let role = documents("rbac.yaml").into_iter().find(|one| one["kind"] == "ClusterRole").expect("a role");
+    let mut allowed = BTreeSet::new();
+    for rule in role["rules"].as_array().expect("rules") {
+        let names = texts(&rule["resourceNames"]);
+        for group in texts(&rule["apiGroups"]) {
+            for resource in texts(&rule["resources"]) {
+                for verb in texts(&rule["verbs"]) {
+                    assert!(allowed.insert((group.clone(), resource.clone(), verb, names.clone())), "{rule}: twice");
+                }
+            }
+        }
+    }
+    let asked: BTreeSet<_> = ACCESS
+        .iter()
+        .map(|one| {
+            let names = one.name.iter().map(|name| (*name).to_owned()).collect();
+            (one.group.to_owned(), one.resource.to_owned(), one.verb.to_owned(), names)
+        })
+        .collect();
+    assert_eq!(allowed, asked);
+}
+
+#[test]
+fn policies_cover_every_resource_that_can_be_written_with_its_status() {
+    for document in documents("crds.yaml").iter().filter(|one| one["kind"] == "CustomResourceDefinition") {
+        let plural = document["spec"]["names"]["plural"].as_str().expect("a name");
+        let policy = &documents("admission.yaml")[0];
+        let rule = &policy["spec"]["matchConstraints"]["resourceRules"][0];
+        let covered = texts(&rule["resources"]);
+        assert!(covered.contains(&plural.to_owned()) && covered.contains(&format!("{plural}/status")), "{plural}");
+        assert_eq!(texts(&rule["operations"]), ["CREATE", "UPDATE", "DELETE"]);
+        assert_eq!(rule["apiGroups"][0], document["spec"]["group"]);
+    }
+}

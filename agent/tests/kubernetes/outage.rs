@@ -1,0 +1,195 @@
+//! An API server that goes away, forgets, lies, or is another one.
+
+use std::time::Duration;
+
+use warren_agent::config::Cidrs;
+use warren_agent::registry::Known;
+use warren_tests::api_server::{BLOCKS, CLUSTERS, Mood, RECORDS};
+
+use crate::space::{Cluster, Node, record, scenario};
+
+#[test]
+fn watches_go_on_where_they_were_and_lists_are_not_repeated() {
+    scenario(async {
+        let cluster = Cluster::start();
+        let mut a = cluster.node("a", "192.0.2.1", &["10.1.0.0/24"]);
+        a.until("a is well", Node::is_well).await;
+        cluster.until("a is published", |api| api.get(RECORDS, "a").is_some()).await;
+        let lists = cluster.api.count("list", RECORDS);
+        for number in 2..5 {
+            cluster.api.cut();
+            let name = format!("n{number}");
+            cluster.publish(&record(&name, "192.0.2.9"), 1);
+            a.until("what happened meanwhile is told", |a| a.sees(&name).is_some()).await;
+        }
+        assert_eq!(cluster.api.count("list", RECORDS), lists);
+    });
+}
+
+#[test]
+fn a_server_that_has_forgotten_is_listed_again_a_page_at_a_time() {
+    scenario(async {
+        let cluster = Cluster::start();
+        let mut a = cluster.node("a", "192.0.2.1", &["10.1.0.0/24"]);
+        a.until("a is well", Node::is_well).await;
+        cluster.api.be(Mood::Status(503));
+        for number in 1..=9 {
+            cluster.publish(&record(&format!("n{number}"), "192.0.2.9"), 1);
+        }
+        cluster.api.compact();
+        cluster.api.be(Mood::Well);
+        a.until("all of them are known", |a| (1..=9).all(|number| a.sees(&format!("n{number}")).is_some())).await;
+        let pages = cluster.api.asked();
+        assert!(pages.iter().any(|asked| asked.resource == RECORDS && asked.query.contains("continue=n")));
+        cluster.api.compact();
+        cluster.publish(&record("late", "192.0.2.9"), 1);
+        a.until("so is one after an error inside the watch", |a| a.sees("late").is_some()).await;
+    });
+}
+
+/// Whatever the server does, what was told stays, the reason is said, and all is well afterwards.
+fn outage(moods: &'static [(Mood, &'static str)]) {
+    scenario(async move {
+        let cluster = Cluster::start();
+        let mut a = cluster.node("a", "192.0.2.1", &["10.1.0.0/24"]);
+        cluster.publish(&record("b", "192.0.2.2"), 1);
+        a.until("b is known", |a| a.sees("b").is_some() && a.is_well()).await;
+        for (mood, words) in moods {
+            cluster.api.be(mood.clone());
+            a.until(words, |a| a.says(words)).await;
+            assert!(a.sees("b").is_some() && a.owner("10.1.0.0/24").is_some(), "{mood:?}");
+            let detail = a.health.clone().expect("unwell").detail;
+            assert!(!detail.contains('\u{1b}') && detail.len() < 1000, "{detail:?}");
+        }
+        cluster.api.be(Mood::Well);
+        a.until("all is well again", Node::is_well).await;
+        cluster.publish(&record("c", "192.0.2.3"), 1);
+        a.until("and what is new is told", |a| a.sees("c").is_some()).await;
+    });
+}
+
+#[test]
+fn a_server_that_refuses_or_is_not_well_changes_nothing() {
+    outage(&[
+        (Mood::Status(401), "token or certificate"),
+        (Mood::Status(403), "rbac.yaml"),
+        (Mood::Status(500), "not well"),
+    ]);
+}
+
+#[test]
+fn a_server_that_is_none_or_lies_changes_nothing() {
+    outage(&[(Mood::Babbling, "is it one?"), (Mood::Lying, "is it one?")]);
+}
+
+#[test]
+fn a_server_that_does_not_answer_changes_nothing() {
+    outage(&[(Mood::Silent, "does not answer")]);
+}
+
+#[test]
+fn a_server_that_cannot_prove_who_it_is_is_asked_for_nothing() {
+    scenario(async {
+        let (cluster, other) = (Cluster::start(), Cluster::start());
+        let ours = cluster.api.kubeconfig();
+        let of_another = ours.replace(&cluster.api.url(), &other.api.url());
+        let anybody = serde_json::from_str::<serde_json::Value>(&ours).map(|mut text| {
+            text["clusters"][0]["cluster"]["insecure-skip-tls-verify"] = true.into();
+            text["clusters"][0]["cluster"].as_object_mut().expect("a cluster").remove("certificate-authority");
+            text.to_string()
+        });
+        for (kubeconfig, words) in [
+            (of_another, "not signed by the authority"),
+            (anybody.expect("a kubeconfig"), "insecure-skip-tls-verify"),
+            (ours.replace("https://", "http://"), "tokens travel by TLS alone"),
+        ] {
+            let config = cluster.config_of(&kubeconfig);
+            let mut a = Node::start(config, record("a", "192.0.2.1"), Cidrs::Kubernetes, Known::default());
+            a.until(words, |a| a.says(words)).await;
+        }
+        assert!(cluster.api.asked().is_empty() && other.api.asked().is_empty());
+        let mut a = cluster.node("a", "192.0.2.1", &["10.1.0.0/24"]);
+        a.until("with its own authority it is believed", Node::is_well).await;
+    });
+}
+
+#[test]
+fn a_cluster_without_the_resources_says_how_to_get_them_and_goes_on_when_it_has() {
+    scenario(async {
+        let cluster = Cluster::start();
+        cluster.api.be(Mood::Strange);
+        let mut a = cluster.node("a", "192.0.2.1", &["10.1.0.0/24"]);
+        a.until("it says what to do", |a| a.says("warren crds")).await;
+        cluster.api.be(Mood::Status(429));
+        a.until("a server that has just learnt of them is waited for", |a| a.says("only just learnt")).await;
+        cluster.api.be(Mood::Well);
+        a.until("all is well", Node::is_well).await;
+        cluster.api.remove(CLUSTERS, "default");
+        a.until("a cluster without its object is none", |a| a.says("no WarrenCluster")).await;
+        assert!(a.owner("10.1.0.0/24").is_some(), "what was told stays");
+    });
+}
+
+#[test]
+fn a_slow_server_is_waited_for() {
+    scenario(async {
+        let cluster = Cluster::start();
+        cluster.api.be(Mood::Slow(Duration::from_millis(700)));
+        let mut a = cluster.node("a", "192.0.2.1", &["10.1.0.0/24"]);
+        a.until("a is well", Node::is_well).await;
+    });
+}
+
+#[test]
+fn another_cluster_at_the_same_address_is_not_believed() {
+    scenario(async {
+        let cluster = Cluster::start();
+        let mut a = cluster.node("a", "192.0.2.1", &["10.1.0.0/24"]);
+        cluster.publish(&record("b", "192.0.2.2"), 1);
+        a.until("b is known", |a| a.sees("b").is_some() && a.is_well()).await;
+        cluster.api.become_another();
+        a.until("it says so", |a| a.says("another cluster (cluster-2 instead of cluster-1)")).await;
+        assert!(a.sees("b").is_some());
+        assert!(cluster.record("a").is_none(), "nothing was written there");
+    });
+}
+
+#[test]
+fn records_that_are_wiped_are_published_again_before_anybody_is_told() {
+    scenario(async {
+        let cluster = Cluster::start();
+        let mut a = cluster.node("a", "192.0.2.1", &["10.1.0.0/24"]);
+        let mut b = cluster.node("b", "192.0.2.2", &["10.2.0.0/24"]);
+        a.until("b is known", |a| a.sees("b").is_some() && a.owner("10.2.0.0/24").is_some()).await;
+        b.until("a is known", |b| b.sees("a").is_some()).await;
+        cluster.api.wipe(RECORDS);
+        cluster.api.wipe(BLOCKS);
+        for name in ["a", "b"] {
+            cluster.until("it is published again", |api| api.get(RECORDS, name).is_some()).await;
+        }
+        a.listen(Duration::from_secs(1)).await;
+        assert!(a.sees("b").is_some() && a.owner("10.2.0.0/24").as_deref() == Some("b"));
+        a.until("a is well", Node::is_well).await;
+    });
+}
+
+#[test]
+fn a_restored_server_takes_nobody_back_to_an_old_record() {
+    scenario(async {
+        let cluster = Cluster::start();
+        let mut a = cluster.node("a", "192.0.2.1", &["10.1.0.0/24"]);
+        let (old, new) = (record("b", "192.0.2.2"), record("b", "192.0.2.2"));
+        cluster.publish(&old, 1);
+        a.until("b is known", |a| a.sees("b") == Some(old.public_key) && a.is_well()).await;
+        let backup = cluster.api.backup();
+        cluster.publish(&new, 2);
+        a.until("b has another key", |a| a.sees("b") == Some(new.public_key)).await;
+        cluster.api.restore(&backup);
+        a.until("the old record is doubted", |a| a.says("older than what is known")).await;
+        assert_eq!(a.sees("b"), Some(new.public_key));
+        // b itself would do this.
+        cluster.publish(&new, 3);
+        a.until("b is believed again", Node::is_well).await;
+        assert_eq!(a.sees("b"), Some(new.public_key));
+    });
+}

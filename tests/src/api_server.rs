@@ -1,0 +1,247 @@
+//! An API server of Kubernetes, as far as the agent can tell: HTTP/1.1 over TLS on a real socket, list, watch, create, server-side
+//! apply, delete with preconditions, resource versions, bookmarks, continuation, compaction; and every way to misbehave
+//! that a test asks for. It knows nothing of roles, tokens and admission: tests hold what was asked to the manifests.
+//!
+//! It was written from the API's documentation, beside the agent, and has never been compared with a real one.
+
+mod http;
+mod objects;
+mod routes;
+mod tls;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::{oneshot, watch};
+use tokio_rustls::TlsAcceptor;
+
+use crate::Lab;
+use objects::Objects;
+pub use objects::{BLOCKS, CLUSTERS, NODES, RECORDS};
+use tls::Tls;
+
+/// How it behaves towards whoever asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mood {
+    /// As it should.
+    Well,
+    /// Takes requests and answers none.
+    Silent,
+    /// Answers each so much later.
+    Slow(Duration),
+    /// Answers all with this status.
+    Status(u16),
+    /// Does not know the custom resources yet.
+    Strange,
+    /// Answers with what is no JSON.
+    Babbling,
+    /// Answers lists and events without what belongs to them.
+    Lying,
+}
+
+/// A request that was made.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Asked {
+    /// API group; empty for the core.
+    pub group: String,
+    /// Plural name, with its subresource.
+    pub resource: String,
+    /// As RBAC names it.
+    pub verb: String,
+    /// The object, for what asks for one by name.
+    pub name: Option<String>,
+    /// What stands behind the question mark.
+    pub query: String,
+}
+
+/// What an API server knew at one moment.
+#[derive(Clone, Debug)]
+pub struct Backup(Objects);
+
+/// Shared by all connections.
+#[derive(Debug)]
+struct Shared {
+    objects: Mutex<Objects>,
+    mood: Mutex<Mood>,
+    asked: Mutex<Vec<Asked>>,
+    /// Counts how often all connections were cut.
+    cuts: watch::Sender<u64>,
+    /// Counts changes of objects.
+    changes: watch::Sender<u64>,
+}
+
+impl Shared {
+    fn objects(&self) -> MutexGuard<'_, Objects> {
+        self.objects.lock().expect("no request panics")
+    }
+}
+
+/// One API server; gone when dropped.
+#[derive(Debug)]
+pub struct ApiServer {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    tls: Tls,
+    _stop: oneshot::Sender<()>,
+}
+
+impl ApiServer {
+    /// On the loopback of wherever the caller is.
+    pub fn start() -> Self {
+        Self::serve(std::net::TcpListener::bind("127.0.0.1:0").expect("the loopback has ports"))
+    }
+
+    /// In the lab's hub, where all nodes reach it.
+    pub fn start_in(lab: &Lab) -> Self {
+        let address = SocketAddr::new(lab.hub_address(), 6443);
+        Self::serve(lab.hub().enter(|| std::net::TcpListener::bind(address)).expect("the hub has the address"))
+    }
+
+    fn serve(listener: std::net::TcpListener) -> Self {
+        let address = listener.local_addr().expect("it is bound");
+        let shared = Arc::new(Shared {
+            objects: Mutex::new(Objects::new()),
+            mood: Mutex::new(Mood::Well),
+            asked: Mutex::default(),
+            cuts: watch::Sender::new(0),
+            changes: watch::Sender::new(0),
+        });
+        let (stop, stopped) = oneshot::channel();
+        let (of_thread, tls) = (Arc::clone(&shared), Tls::new());
+        let acceptor = tls.acceptor(address.ip());
+        std::thread::spawn(move || run(listener, acceptor, of_thread, stopped));
+        Self { shared, address, tls, _stop: stop }
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    /// What a host is given to reach it.
+    pub fn kubeconfig(&self) -> String {
+        kubeconfig(&self.url(), &self.tls.ca_file())
+    }
+
+    /// From now on it behaves like this; connections that stand are cut.
+    pub fn be(&self, mood: Mood) {
+        *self.shared.mood.lock().expect("no request panics") = mood;
+        self.cut();
+    }
+
+    /// Ends all connections.
+    pub fn cut(&self) {
+        self.shared.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// Makes or replaces an object, as an administrator would.
+    pub fn put(&self, resource: &str, object: Value) {
+        self.change(|objects| objects.put(resource, object));
+    }
+
+    /// Deletes an object, and what it owns.
+    pub fn remove(&self, resource: &str, name: &str) {
+        self.change(|objects| objects.remove(resource, name));
+    }
+
+    /// A Node with these Pod CIDRs; made anew under another UID when it is there.
+    pub fn node(&self, name: &str, pod_cidrs: &[&str], addresses: &[IpAddr]) {
+        let addresses: Vec<_> = addresses.iter().map(|at| json!({"type": "InternalIP", "address": at})).collect();
+        self.remove(NODES, name);
+        self.put(
+            NODES,
+            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
+            "spec": {"podCIDRs": pod_cidrs}, "status": {"addresses": addresses}}),
+        );
+    }
+
+    /// The WarrenCluster.
+    pub fn cluster(&self, networks: &[&str], enforcement: &str) {
+        self.put(
+            CLUSTERS,
+            json!({"apiVersion": "warren.dev/v1alpha1", "kind": "WarrenCluster",
+            "metadata": {"name": "default"}, "spec": {"networks": networks, "enforcement": enforcement}}),
+        );
+    }
+
+    /// An object as it stands.
+    pub fn get(&self, resource: &str, name: &str) -> Option<Value> {
+        self.shared.objects().get(resource, name).cloned()
+    }
+
+    /// Forgets what happened: watches of the past are too old.
+    pub fn compact(&self) {
+        self.change(Objects::compact);
+    }
+
+    /// Everything, to go back to.
+    pub fn backup(&self) -> Backup {
+        Backup(self.shared.objects().clone())
+    }
+
+    /// Goes back to what was, as after a restore of its store.
+    pub fn restore(&self, backup: &Backup) {
+        self.change(|objects| objects.clone_from(&backup.0));
+        self.cut();
+    }
+
+    /// Loses all objects of a resource at once, without telling a watch: its definition was deleted and made anew.
+    pub fn wipe(&self, resource: &str) {
+        self.change(|objects| objects.wipe(resource));
+        self.cut();
+    }
+
+    /// Another cluster answers here from now on.
+    pub fn become_another(&self) {
+        self.change(Objects::become_another);
+        self.cut();
+    }
+
+    /// Everything that was asked.
+    pub fn asked(&self) -> Vec<Asked> {
+        self.shared.asked.lock().expect("no request panics").clone()
+    }
+
+    /// How many requests of this kind were made.
+    pub fn count(&self, verb: &str, resource: &str) -> usize {
+        self.asked().iter().filter(|asked| asked.verb == verb && asked.resource == resource).count()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Objects)) {
+        change(&mut self.shared.objects());
+        self.shared.changes.send_modify(|changes| *changes += 1);
+    }
+}
+
+/// The text of a kubeconfig without credentials.
+pub fn kubeconfig(url: &str, authority: &Path) -> String {
+    json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "lab",
+        "clusters": [{"name": "lab", "cluster": {"server": url, "certificate-authority": authority}}],
+        "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "lab"}}],
+        "users": [{"name": "lab", "user": {}}],
+    })
+    .to_string()
+}
+
+fn run(listener: std::net::TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared>, stopped: oneshot::Receiver<()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        listener.set_nonblocking(true).expect("a socket can");
+        let listener = tokio::net::TcpListener::from_std(listener).expect("it listens");
+        let accept = async {
+            loop {
+                if let Ok((stream, _)) = listener.accept().await {
+                    tokio::spawn(http::serve(stream, acceptor.clone(), Arc::clone(&shared)));
+                }
+            }
+        };
+        tokio::select! {
+            () = accept => {}
+            _ = stopped => {}
+        }
+    });
+}

@@ -1,0 +1,181 @@
+//! What a request asks for, and what it is answered.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::http::Request;
+use super::objects::{BLOCKS, CLUSTERS, NODES, Objects, RECORDS, Refused, status};
+use super::{Asked, Mood, Shared};
+
+/// Objects in one page, whatever a client asks for: so that it has to go on.
+const PAGE: usize = 3;
+
+/// What is sent back.
+pub(super) enum Answer {
+    Whole(u16, Value),
+    Watch(Watch),
+}
+
+/// A watch under way.
+pub(super) struct Watch {
+    pub(super) resource: String,
+    /// The name of the only object.
+    pub(super) only: Option<String>,
+    pub(super) since: u64,
+    pub(super) lasts: Duration,
+    pub(super) is_over: bool,
+}
+
+impl Watch {
+    pub(super) fn bookmark(&self) -> Value {
+        json!({"type": "BOOKMARK", "object": {"kind": "Any", "apiVersion": "v1",
+            "metadata": {"resourceVersion": self.since.to_string(), "creationTimestamp": null}}})
+    }
+}
+
+/// The parts of a path.
+struct Target {
+    group: &'static str,
+    resource: String,
+    name: Option<String>,
+    subresource: Option<String>,
+}
+
+fn target(path: &str) -> Option<Target> {
+    let (group, rest) = match path.strip_prefix("/apis/warren.dev/v1alpha1/") {
+        Some(rest) => ("warren.dev", rest),
+        None => ("", path.strip_prefix("/api/v1/")?),
+    };
+    let mut parts = rest.split('/').map(str::to_owned);
+    let resource = parts.next()?;
+    let known: &[&str] = if group.is_empty() { &[NODES, "namespaces"] } else { &[CLUSTERS, BLOCKS, RECORDS] };
+    let known = known.contains(&resource.as_str());
+    known.then(|| Target { group, resource, name: parts.next(), subresource: parts.next() })
+}
+
+fn verb(request: &Request, target: &Target) -> &'static str {
+    match (request.method.as_str(), &target.name) {
+        ("GET", Some(_)) => "get",
+        ("GET", None) if request.parameter("watch").as_deref() == Some("true") => "watch",
+        ("GET", None) => "list",
+        ("POST", _) => "create",
+        ("PATCH", _) => "patch",
+        ("DELETE", Some(_)) => "delete",
+        _ => "unknown",
+    }
+}
+
+/// Answers, and notes what was asked.
+pub(super) fn answer(request: &Request, shared: &Shared, mood: &Mood) -> Answer {
+    let refused = |refused: Refused| Answer::Whole(refused.0, status(&refused));
+    let unknown = || refused((404, "NotFound", "the server could not find the requested resource".into()));
+    let Some(target) = target(&request.path) else { return unknown() };
+    let verb = verb(request, &target);
+    note(shared, request, &target, verb);
+    if *mood == Mood::Strange && !target.group.is_empty() {
+        return unknown();
+    }
+    match verb {
+        "list" => list(request, shared, &target, mood),
+        "watch" => watch(request, shared, &target).map_or_else(refused, Answer::Watch),
+        _ => {
+            let done = one(request, &mut shared.objects(), &target, verb);
+            shared.changes.send_modify(|changes| *changes += 1);
+            done.map_or_else(refused, |(code, body)| Answer::Whole(code, body))
+        }
+    }
+}
+
+fn note(shared: &Shared, request: &Request, target: &Target, verb: &str) {
+    let resource = match &target.subresource {
+        Some(subresource) => format!("{}/{subresource}", target.resource),
+        None => target.resource.clone(),
+    };
+    let asked = Asked {
+        group: target.group.to_owned(),
+        resource,
+        verb: verb.to_owned(),
+        name: target.name.clone(),
+        query: request.query.clone(),
+    };
+    shared.asked.lock().expect("no request panics").push(asked);
+}
+
+/// The name that a field selector names.
+fn selected(request: &Request) -> Option<String> {
+    request.parameter("fieldSelector")?.strip_prefix("metadata.name=").map(str::to_owned)
+}
+
+fn list(request: &Request, shared: &Shared, target: &Target, mood: &Mood) -> Answer {
+    if *mood == Mood::Lying {
+        return Answer::Whole(
+            200,
+            json!({"kind": "List", "metadata": {"resourceVersion": ""}, "items": [7, {}, null]}),
+        );
+    }
+    let objects = shared.objects();
+    let after = request.parameter("continue").unwrap_or_default();
+    let only = selected(request);
+    let found = objects.list(&target.resource, &after).into_iter();
+    let found: Vec<_> =
+        found.filter(|object| only.as_ref().is_none_or(|only| object["metadata"]["name"] == **only)).collect();
+    let page = &found[..found.len().min(PAGE)];
+    let rest = page.last().filter(|_| found.len() > PAGE).map(|last| last["metadata"]["name"].clone());
+    Answer::Whole(
+        200,
+        json!({"kind": "List", "apiVersion": "v1", "items": page,
+        "metadata": {"resourceVersion": objects.version.to_string(), "continue": rest.unwrap_or_default()}}),
+    )
+}
+
+fn watch(request: &Request, shared: &Shared, target: &Target) -> Result<Watch, Refused> {
+    let objects = shared.objects();
+    let since = request.parameter("resourceVersion").and_then(|version| version.parse().ok());
+    let since: u64 = since.ok_or((400, "BadRequest", "a watch from nowhere".into()))?;
+    if since > objects.version {
+        let message = format!("Too large resource version: {since}, current: {}", objects.version);
+        return Err((504, "Timeout", message));
+    }
+    let seconds = request.parameter("timeoutSeconds").and_then(|seconds| seconds.parse().ok()).unwrap_or(300);
+    let (only, resource) = (selected(request), target.resource.clone());
+    Ok(Watch { resource, only, since, lasts: Duration::from_secs(seconds), is_over: false })
+}
+
+/// Requests for one object.
+fn one(request: &Request, objects: &mut Objects, target: &Target, verb: &str) -> Result<(u16, Value), Refused> {
+    let name = target.name.as_deref().unwrap_or_default();
+    let body = || serde_json::from_slice(&request.body).map_err(|_| (400, "BadRequest", "no JSON".to_owned()));
+    match (verb, target.resource.as_str(), target.subresource.as_deref()) {
+        ("get", "namespaces", None) => {
+            Ok((200, json!({"kind": "Namespace", "metadata": {"name": name, "uid": objects.cluster_uid()}})))
+        }
+        ("create", resource, None) => objects.create(resource, body()?).map(|object| (201, object)),
+        ("patch", RECORDS, subresource) => {
+            check_apply(request)?;
+            match subresource {
+                None => {
+                    objects.apply(RECORDS, name, body()?).map(|(object, new)| (if new { 201 } else { 200 }, object))
+                }
+                _ => objects.apply_status(RECORDS, name, &body()?).map(|object| (200, object)),
+            }
+        }
+        ("delete", resource, None) => {
+            let options: Value = body()?;
+            let uid = options["preconditions"]["uid"].as_str();
+            objects.delete(resource, name, uid).map(|()| (200, json!({"kind": "Status", "status": "Success"})))
+        }
+        _ => Err((405, "MethodNotAllowed", "the server does not allow this method".into())),
+    }
+}
+
+/// Server-side apply, and nothing else that `PATCH` can be.
+fn check_apply(request: &Request) -> Result<(), Refused> {
+    if request.content_type != "application/apply-patch+yaml" {
+        return Err((415, "UnsupportedMediaType", request.content_type.clone()));
+    }
+    match request.parameter("fieldManager").filter(|manager| !manager.is_empty()) {
+        Some(_) => Ok(()),
+        None => Err((400, "BadRequest", "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager is required".into())),
+    }
+}
