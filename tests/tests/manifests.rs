@@ -344,3 +344,19 @@ fn without_a_store_there_is_no_secret_and_no_job() {
     let text = chart.one("ConfigMap")["data"]["warren.toml"].as_str().expect("a file");
     assert!(text.contains("[[peer]]\nname = \"b\""), "{text}");
 }
+
+#[test]
+fn with_the_api_server_as_registry_the_pod_has_a_token_and_asks_for_its_nodes_prefixes() {
+    let manifests = Manifests::kustomize(&root().join("deploy/kubernetes/overlays/kubernetes"));
+    assert!(manifests.unknown.is_empty(), "{:?}", manifests.unknown);
+    let (pod, etcd) = (manifests.pod(), Manifests::with(&[]));
+    assert_eq!((&pod["automountServiceAccountToken"], &pod["serviceAccountName"]), (&json!(true), &json!("warren")));
+    assert_eq!(value_of(manifests.agent(), "WARREN_NODE_CIDRS"), "kubernetes");
+    assert_eq!(manifests.agent()["securityContext"], etcd.agent()["securityContext"]);
+    let bound = manifests.one("ClusterRoleBinding");
+    assert_eq!(
+        bound["subjects"][0],
+        json!({ "kind": "ServiceAccount", "name": "warren", "namespace": "warren-system" })
+    );
+    assert!(manifests.kinds().contains(&"CustomResourceDefinition"), "{:?}", manifests.kinds());
+}
