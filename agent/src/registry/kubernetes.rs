@@ -12,7 +12,9 @@
 //! prefix decides. There are no leases: a record lives as long as the Node that owns it. Nothing here ever stops the data
 //! path.
 
+mod absence;
 mod access;
+mod brake;
 mod claim;
 mod connect;
 mod definitions;
@@ -31,14 +33,16 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
-use warren_overlay::mesh::Cluster;
+use warren_overlay::mesh::{Allocation, Cluster};
 use warren_overlay::record::NodeName;
 
 use super::sequence::Doubts;
 use super::voice::{Deaf, Voice};
 use super::{Channels, Known, jitter};
 use crate::config::{Cidrs, Kubernetes};
+use absence::Absences;
 pub use access::{ACCESS, Access};
+use brake::Brake;
 pub use connect::server;
 pub use definitions::definitions;
 use fault::Fault;
@@ -52,8 +56,11 @@ use store::Store;
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// News that come close together are told once.
 const DEBOUNCE: Duration = Duration::from_millis(50);
-/// After most records were gone at once, or the store went back in time: what it takes all nodes to publish again.
-const SETTLING: Duration = Duration::from_secs(10);
+/// After most records were gone at once, or the store went back in time: what it takes all nodes to publish again, the
+/// one that waits longest before its next attempt included. Counted only while this node is connected.
+const SETTLING: Duration = Duration::from_secs(60);
+/// What belonged to somebody is given back after it was missing for this long.
+const ABSENCE: Duration = Duration::from_secs(600);
 /// A record that is older than what was told is believed after twice this.
 const DOUBT: Duration = Duration::from_secs(60);
 
@@ -75,6 +82,10 @@ struct Registry {
     id: String,
     /// Until when what was known before stays in force.
     settled_at: Instant,
+    /// The last connection ended before that.
+    unsettled: bool,
+    brake: Brake,
+    absences: Absences,
     known: Known,
     doubts: Doubts,
     /// What could not be claimed, and when to try again.
@@ -93,6 +104,9 @@ pub async fn run(config: Kubernetes, node: NodeName, cidrs: Cidrs, known: Known,
         publisher: Publisher::new(node),
         id: String::new(),
         settled_at: Instant::now(),
+        unsettled: false,
+        brake: Brake::new(known.entries.len(), SETTLING, Instant::now()),
+        absences: Absences::new(ABSENCE),
         known,
         doubts: Doubts::new(DOUBT),
         unclaimed: (Instant::now(), Vec::new()),
@@ -130,16 +144,19 @@ impl Registry {
             Ok(server) => server,
             Err(fault) => return fault,
         };
+        if self.unsettled {
+            self.settled_at = Instant::now() + SETTLING;
+        }
         let (told, mut news) = mpsc::channel(64);
         // Dropped, and with it what it runs, when any of them fails.
         let mut followers = JoinSet::new();
         for kind in Kind::ALL {
             followers.spawn(follow(server.clone(), self.id.clone(), kind, self.store.version(kind), told.clone()));
         }
-        match self.listen(&server, &mut news, &mut followers).await {
-            Err(fault) => fault,
-            Ok(never) => match never {},
-        }
+        let Err(fault) = self.listen(&server, &mut news, &mut followers).await;
+        self.absences.forget();
+        self.unsettled = Instant::now() < self.settled_at;
+        fault
     }
 
     /// Connects, and makes sure that this is the cluster that it was.
@@ -190,13 +207,19 @@ impl Registry {
         let now = Instant::now();
         let settled = Some(self.settled_at).filter(|at| *at > now);
         let unclaimed = (!self.unclaimed.1.is_empty()).then_some(self.unclaimed.0.max(now + DEBOUNCE));
-        settled.into_iter().chain(unclaimed).chain(self.doubts.deadline()).chain(self.publisher.deadline()).min()
+        let absent = self.absences.deadline(now);
+        let others = self.doubts.deadline().into_iter().chain(self.publisher.deadline());
+        settled.into_iter().chain(unclaimed).chain(absent).chain(others).min()
     }
 
     fn take(&mut self, heard: News) {
-        if self.store.apply(heard) {
+        let now = Instant::now();
+        let went_back = self.store.apply(heard);
+        let pulls = self.store.records().is_some_and(|count| self.brake.pulls(count, now));
+        if went_back || pulls {
             tracing::warn!("most records are gone at once, or the API server went back in time: waiting for the nodes");
-            self.settled_at = Instant::now() + SETTLING;
+            self.settled_at = now + SETTLING;
+            self.absences.forget();
         }
     }
 
@@ -247,7 +270,7 @@ impl Registry {
     async fn tell(&mut self, cluster: Cluster) -> Result<Vec<String>, Fault> {
         let now = Instant::now();
         let (mut snapshot, mut problems) = self.store.snapshot(cluster, &self.known);
-        snapshot.released.retain(|gone| self.gives_back(gone));
+        self.release(&mut snapshot.released, now);
         problems.extend(self.doubts.hold_back(self.voice.entries(&self.known), &mut snapshot.entries, now));
         if now >= self.settled_at {
             self.voice.tell(snapshot, &mut self.known).await?;
@@ -255,8 +278,18 @@ impl Registry {
         Ok(problems)
     }
 
+    /// Leaves of what is missing only what is given back.
+    fn release(&mut self, missing: &mut Vec<Allocation>, now: Instant) {
+        if now < self.settled_at {
+            missing.clear();
+            return self.absences.forget();
+        }
+        let lasting = self.absences.lasting(std::mem::take(missing), now);
+        missing.extend(lasting.into_iter().filter(|gone| self.gives_back(gone)));
+    }
+
     /// Its own prefixes a node gives back only when Kubernetes gave it others.
-    fn gives_back(&self, gone: &warren_overlay::mesh::Allocation) -> bool {
+    fn gives_back(&self, gone: &Allocation) -> bool {
         let own = gone.node == *self.publisher.node();
         let others = || {
             let given = self.store.pod_cidrs(self.publisher.node()).filter(|_| self.cidrs == Cidrs::Kubernetes);

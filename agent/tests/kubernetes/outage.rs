@@ -193,3 +193,48 @@ fn a_restored_server_takes_nobody_back_to_an_old_record() {
         assert_eq!(a.sees("b"), Some(new.public_key));
     });
 }
+
+#[test]
+fn definitions_that_are_deleted_one_object_at_a_time_take_nothing_from_anybody() {
+    scenario(async {
+        let cluster = Cluster::start();
+        let mut a = cluster.node("a", "192.0.2.1", &["10.1.0.0/24"]);
+        for (number, name) in [(2, "b"), (3, "c"), (4, "d")] {
+            cluster.publish(&record(name, "192.0.2.9"), 1);
+            cluster.block(&format!("10-{number}-0-0-24"), &format!("10.{number}.0.0/24"), name);
+        }
+        a.until("all are known", |a| a.sees("d").is_some() && a.owner("10.4.0.0/24").is_some() && a.is_well()).await;
+        cluster.until("a is published", |api| api.get(RECORDS, "a").is_some()).await;
+        for (number, name) in [(2, "b"), (3, "c"), (4, "d")] {
+            cluster.api.remove(BLOCKS, &format!("10-{number}-0-0-24"));
+            cluster.api.remove(RECORDS, name);
+        }
+        cluster.block("10-4-0-0-24", "10.4.0.0/24", "newcomer");
+        a.listen(Duration::from_secs(3)).await;
+        let told = a.snapshot.clone().expect("told");
+        assert!(told.released.is_empty(), "{:?}", told.released);
+        assert!(told.entries.len() >= 2, "less than half were believed to be there");
+        assert_ne!(a.owner("10.4.0.0/24").as_deref(), Some("newcomer"));
+    });
+}
+
+#[test]
+fn an_agent_that_starts_before_an_empty_server_gives_nothing_back() {
+    scenario(async {
+        let cluster = Cluster::start();
+        let mut known = Known::default();
+        for number in 2..9_u8 {
+            let name = format!("n{number}");
+            let value = serde_json::to_vec(&record(&name, "192.0.2.9")).expect("JSON");
+            known.entries.push(warren_overlay::mesh::Entry { key: name.clone(), value, create_revision: 1 });
+            let cidr = format!("10.{number}.0.0/24").parse().expect("a prefix");
+            known.owners.insert(cidr, name.parse().expect("a name"));
+        }
+        cluster.api.node("a", &["10.1.0.0/24"], &["192.0.2.1".parse().expect("an address")]);
+        let mut a = Node::start(cluster.config(), record("a", "192.0.2.1"), Cidrs::Kubernetes, known);
+        a.until("the server is heard", Node::is_well).await;
+        cluster.until("a is published", |api| api.get(RECORDS, "a").is_some()).await;
+        a.listen(Duration::from_secs(2)).await;
+        assert!(a.snapshot.is_none(), "what was remembered stays in force: {:?}", a.snapshot);
+    });
+}

@@ -1,6 +1,6 @@
 //! What the API server holds, merged from lists and the watches behind them. Malformed objects harm nobody but themselves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -49,8 +49,7 @@ pub(super) struct Block<'s> {
 }
 
 impl Store {
-    /// Takes news; `true` when a list shows less than half of the records that were there, or an older version than was
-    /// known: somebody wiped or restored the store.
+    /// Takes news; `true` when a list is of an older version than was known: somebody restored the store.
     pub(super) fn apply(&mut self, news: News) -> bool {
         match news {
             News::Listed(kind, items, version) => {
@@ -58,9 +57,8 @@ impl Store {
                 let listed: BTreeMap<_, _> = items.map(|object| (object.name.clone(), object)).collect();
                 let number = |version: &String| version.parse::<u64>().ok();
                 let went_back = number(&version) < self.versions.insert(kind, version).as_ref().and_then(number);
-                let count = listed.len();
-                let before = self.objects.insert(kind, listed).map_or(0, |before| before.len());
-                went_back || (kind == Kind::Record && before > 1 && count * 2 < before)
+                self.objects.insert(kind, listed);
+                went_back
             }
             News::Changed(kind, value) => {
                 self.note(kind, &value);
@@ -85,6 +83,11 @@ impl Store {
 
     fn note(&mut self, kind: Kind, value: &Value) {
         self.versions.extend(version(value).map(|version| (kind, version)));
+    }
+
+    /// How many records there are; `None` before they were listed.
+    pub(super) fn records(&self) -> Option<usize> {
+        self.objects.get(&Kind::Record).map(BTreeMap::len)
     }
 
     /// Where a watch may go on.
@@ -159,7 +162,7 @@ impl Store {
         });
         let snapshot = Snapshot {
             entries: entries.collect(),
-            released: self.released(&allocations, known),
+            released: self.missing(&allocations, known),
             allocations,
             revision: self.revision(),
             cluster: Some(cluster),
@@ -167,16 +170,15 @@ impl Store {
         (snapshot, faults)
     }
 
-    /// What is remembered of somebody who no longer has it, and does not say that he has: given back, and not wiped.
-    fn released(&self, allocations: &[Allocation], known: &Known) -> Vec<Allocation> {
+    /// What is remembered of somebody who no longer has it, and does not say that he has. Whether it was given back, time
+    /// shows.
+    fn missing(&self, allocations: &[Allocation], known: &Known) -> Vec<Allocation> {
+        let given: BTreeSet<_> = allocations.iter().map(|given| (given.cidr, &given.node)).collect();
         let claims = |node: &NodeName, cidr: &IpNet| {
             let record = self.get(Kind::Record, node.as_str()).and_then(|object| Record::parse(&object.spec).ok());
             record.is_some_and(|record| record.cidrs.contains(cidr))
         };
-        let stands = |node: &NodeName, cidr: &IpNet| {
-            allocations.iter().any(|given| given.node == *node && given.cidr == *cidr) || claims(node, cidr)
-        };
-        let gone = known.owners.iter().filter(|(cidr, node)| !stands(node, cidr));
+        let gone = known.owners.iter().filter(|(cidr, node)| !given.contains(&(**cidr, *node)) && !claims(node, cidr));
         gone.map(|(cidr, node)| Allocation { cidr: *cidr, node: node.clone(), create_revision: 0 }).collect()
     }
 }
@@ -255,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_is_released_only_when_its_owner_does_not_claim_it() {
+    fn what_is_gone_is_missing_only_when_its_owner_does_not_claim_it() {
         let owners = [("10.1.0.0/24", "a"), ("10.2.0.0/24", "b"), ("10.3.0.0/24", "c")];
         let owners = owners.map(|(cidr, node)| (cidr.parse().unwrap(), node.parse().unwrap()));
         let known = Known { owners: owners.into(), ..Known::default() };
@@ -266,12 +268,5 @@ mod tests {
         let (snapshot, _) = store.snapshot(cluster(), &known);
         let gone: Vec<_> = snapshot.released.iter().map(|gone| gone.node.as_str()).collect();
         assert_eq!(gone, ["c"], "b's allocation was wiped, but b is there and says that it is its own");
-    }
-
-    #[test]
-    fn a_list_with_less_than_half_of_the_records_is_noticed() {
-        let mut store = store(Vec::new(), vec![record("a", &[]), record("b", &[]), record("c", &[])]);
-        assert!(!store.apply(News::Listed(Kind::Record, vec![record("a", &[]), record("b", &[])], "9".into())));
-        assert!(store.apply(News::Listed(Kind::Record, Vec::new(), "9".into())));
     }
 }
