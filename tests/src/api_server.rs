@@ -210,6 +210,13 @@ impl ApiServer {
         self.asked().iter().filter(|asked| asked.verb == verb && asked.resource == resource).count()
     }
 
+    /// How often all of a resource was read: not only its version, nor by another page.
+    pub fn lists(&self, resource: &str) -> usize {
+        let asked = self.asked();
+        let whole = |asked: &&Asked| !asked.query.split('&').any(|one| one == "limit=1" || one.starts_with("continue="));
+        asked.iter().filter(|asked| asked.verb == "list" && asked.resource == resource).filter(whole).count()
+    }
+
     fn change(&self, change: impl FnOnce(&mut Objects)) {
         change(&mut self.shared.objects());
         self.shared.changes.send_modify(|changes| *changes += 1);

@@ -151,7 +151,7 @@ impl Registry {
         // Dropped, and with it what it runs, when any of them fails.
         let mut followers = JoinSet::new();
         for kind in Kind::ALL {
-            followers.spawn(follow(server.clone(), self.id.clone(), kind, self.store.version(kind), told.clone()));
+            followers.spawn(follow(server.clone(), self.id.clone(), kind, self.store.start(kind), told.clone()));
         }
         let Err(fault) = self.listen(&server, &mut news, &mut followers).await;
         self.absences.forget();

@@ -15,14 +15,14 @@ fn watches_go_on_where_they_were_and_lists_are_not_repeated() {
         let mut a = cluster.node("a", "192.0.2.1", &["10.1.0.0/24"]);
         a.until("a is well", Node::is_well).await;
         cluster.until("a is published", |api| api.get(RECORDS, "a").is_some()).await;
-        let lists = cluster.api.count("list", RECORDS);
+        let lists = cluster.api.lists(RECORDS);
         for number in 2..5 {
             cluster.api.cut();
             let name = format!("n{number}");
             cluster.publish(&record(&name, "192.0.2.9"), 1);
             a.until("what happened meanwhile is told", |a| a.sees(&name).is_some()).await;
         }
-        assert_eq!(cluster.api.count("list", RECORDS), lists);
+        assert_eq!(cluster.api.lists(RECORDS), lists);
     });
 }
 
@@ -236,5 +236,24 @@ fn an_agent_that_starts_before_an_empty_server_gives_nothing_back() {
         cluster.until("a is published", |api| api.get(RECORDS, "a").is_some()).await;
         a.listen(Duration::from_secs(2)).await;
         assert!(a.snapshot.is_none(), "what was remembered stays in force: {:?}", a.snapshot);
+    });
+}
+
+#[test]
+fn a_server_that_was_restored_to_an_earlier_version_is_listed_again() {
+    scenario(async {
+        let cluster = Cluster::start();
+        let mut a = cluster.node("a", "192.0.2.1", &["10.1.0.0/24"]);
+        a.until("a is well", Node::is_well).await;
+        cluster.until("a is published", |api| api.get(RECORDS, "a").is_some()).await;
+        let (backup, lists) = (cluster.api.backup(), cluster.api.lists(RECORDS));
+        for sequence in 1..20 {
+            cluster.publish(&record("b", "192.0.2.2"), sequence);
+        }
+        a.until("the last of them is heard", |a| a.sees("b").is_some()).await;
+        a.listen(Duration::from_millis(500)).await;
+        cluster.api.restore(&backup);
+        cluster.until("all is read again", |api| api.lists(RECORDS) > lists).await;
+        assert!(a.owner("10.1.0.0/24").is_some());
     });
 }

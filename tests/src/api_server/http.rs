@@ -151,6 +151,6 @@ fn news(objects: &Objects, watch: &mut Watch) -> Vec<Value> {
     let news = objects.history.iter().filter(|event| event.version > watch.since && event.resource == watch.resource);
     let news = news.filter(|event| watch.only.as_ref().is_none_or(|only| event.object["metadata"]["name"] == **only));
     let events = news.map(|event| serde_json::json!({"type": event.what, "object": event.object})).collect();
-    watch.since = objects.version;
+    watch.since = watch.since.max(objects.version);
     events
 }

@@ -118,10 +118,11 @@ fn list(request: &Request, shared: &Shared, target: &Target, mood: &Mood) -> Ans
     let after = request.parameter("continue").unwrap_or_default();
     let only = selected(request);
     let found = objects.list(&target.resource, &after).into_iter();
+    let limit = request.parameter("limit").and_then(|limit| limit.parse().ok()).unwrap_or(PAGE).min(PAGE);
     let found: Vec<_> =
         found.filter(|object| only.as_ref().is_none_or(|only| object["metadata"]["name"] == **only)).collect();
-    let page = &found[..found.len().min(PAGE)];
-    let rest = page.last().filter(|_| found.len() > PAGE).map(|last| last["metadata"]["name"].clone());
+    let page = &found[..found.len().min(limit)];
+    let rest = page.last().filter(|_| found.len() > limit).map(|last| last["metadata"]["name"].clone());
     Answer::Whole(
         200,
         json!({"kind": "List", "apiVersion": "v1", "items": page,
@@ -129,14 +130,11 @@ fn list(request: &Request, shared: &Shared, target: &Target, mood: &Mood) -> Ans
     )
 }
 
+/// From a version that is yet to come too: without a word until it is there, as a real one does.
 fn watch(request: &Request, shared: &Shared, target: &Target) -> Result<Watch, Refused> {
     let objects = shared.objects();
     let since = request.parameter("resourceVersion").and_then(|version| version.parse().ok());
     let since: u64 = since.ok_or((400, "BadRequest", "a watch from nowhere".into()))?;
-    if since > objects.version {
-        let message = format!("Too large resource version: {since}, current: {}", objects.version);
-        return Err((504, "Timeout", message));
-    }
     let seconds = request.parameter("timeoutSeconds").and_then(|seconds| seconds.parse().ok()).unwrap_or(300);
     let (only, resource) = (selected(request), target.resource.clone());
     Ok(Watch { resource, only, since, lasts: Duration::from_secs(seconds), is_over: false })

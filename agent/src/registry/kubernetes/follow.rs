@@ -4,7 +4,11 @@
 //! list (paged) -> watch from its version -> the watch ends, as it does by the clock: watch from the last version
 //!    ^                                        |
 //!    \---- 410: the version is too old -------/      anything else: the connection ends, and all begins with a pause
+//!     \--- the server is behind that version: it was restored
 //! ```
+//!
+//! A server that was restored accepts a watch from a version that it has yet to reach, and says nothing; so each watch is
+//! preceded by the question at which version the server is.
 
 use std::time::Duration;
 
@@ -38,6 +42,16 @@ pub(super) enum News {
     Gone(Kind, Value),
     /// Nothing happened up to this version.
     Reached(Kind, String),
+    /// What was heard of this kind is not to be built on: it has to be listed again.
+    Doubted(Kind),
+}
+
+/// Where an earlier connection got to.
+#[derive(Clone, Debug)]
+pub(super) struct Start {
+    pub(super) version: String,
+    /// When all was read.
+    pub(super) listed_at: Instant,
 }
 
 /// How a watch ended that did not fail.
@@ -51,7 +65,7 @@ pub(super) async fn follow(
     server: Server,
     cluster: String,
     kind: Kind,
-    start: Option<String>,
+    start: Option<Start>,
     news: mpsc::Sender<News>,
 ) -> Fault {
     let mut follower = Follower { server, cluster, kind, news };
@@ -70,9 +84,9 @@ struct Follower {
 }
 
 impl Follower {
-    async fn run(&mut self, start: Option<String>) -> Result<std::convert::Infallible, Fault> {
-        let mut next = start.map_or(Next::Relist, Next::Resume);
-        let mut relist = Instant::now() + RELIST / 2 + jitter(RELIST);
+    async fn run(&mut self, start: Option<Start>) -> Result<std::convert::Infallible, Fault> {
+        let mut relist = start.as_ref().map_or_else(Instant::now, |start| start.listed_at) + RELIST / 2 + jitter(RELIST);
+        let mut next = start.map_or(Next::Relist, |start| Next::Resume(start.version));
         loop {
             let began = Instant::now();
             // Whoever answers now need not be who answered before.
@@ -80,7 +94,7 @@ impl Follower {
                 return Err(Fault::Local("another cluster answers than before".to_owned()));
             }
             let from = match next {
-                Next::Resume(version) if began < relist => version,
+                Next::Resume(version) if began < relist && !self.is_behind(&version).await? => version,
                 _ => {
                     relist = began + RELIST / 2 + jitter(RELIST);
                     self.list().await?
@@ -91,6 +105,17 @@ impl Follower {
                 sleep(HASTE / 2 + jitter(HASTE)).await;
             }
         }
+    }
+
+    /// Whether the server has yet to reach this version. Versions that are no numbers cannot be compared.
+    async fn is_behind(&self, reached: &str) -> Result<bool, Fault> {
+        let now = self.server.version(self.kind).await?;
+        let behind = went_back(reached, &now);
+        if behind {
+            tracing::warn!(kind = ?self.kind, reached, now, "the API server went back in time");
+            self.tell(News::Doubted(self.kind)).await?;
+        }
+        Ok(behind)
     }
 
     /// Everything; the version that it is of.
@@ -113,7 +138,7 @@ impl Follower {
         let seconds = (OPEN / 2 + jitter(OPEN)).as_secs() as u32;
         match self.server.watch(self.kind, &from, seconds).await {
             Ok(events) => self.hear(events, from).await,
-            // 504: the server went back in time and does not know that version yet.
+            // 504: some servers say that they do not know that version yet.
             Err(fault) if matches!(fault.code(), Some(410 | 504)) => Ok(Next::Relist),
             Err(fault) => Err(fault),
         }
@@ -121,18 +146,26 @@ impl Follower {
 
     async fn hear(&mut self, mut events: Events, mut reached: String) -> Result<Next, Fault> {
         loop {
-            let mut event = match timeout(SILENCE, events.next()).await.map_err(|_| Fault::Silent)? {
+            let mut event = match timeout(SILENCE, events.next()).await.unwrap_or(Err(Fault::Silent)) {
                 Ok(Some(event)) => event,
                 // An end like any other: whether anybody is there, the next watch shows.
                 Ok(None) | Err(Fault::Broken(_)) => return Ok(Next::Resume(reached)),
-                Err(fault) => return Err(fault),
+                Err(fault) => {
+                    // Not even bookmarks, or what nobody understands: who knows what else was not said.
+                    self.tell(News::Doubted(self.kind)).await?;
+                    return Err(fault);
+                }
             };
             let object = event.get_mut("object").map(Value::take).unwrap_or_default();
             let what = event.get("type").and_then(Value::as_str).unwrap_or_default();
             if what == "ERROR" {
                 return refused(&object);
             }
-            reached = version(&object).ok_or(Fault::Nonsense("an event without a version"))?;
+            let heard = version(&object).ok_or(Fault::Nonsense("an event without a version"))?;
+            if went_back(&reached, &heard) {
+                return Ok(Next::Relist);
+            }
+            reached = heard;
             let news = match what {
                 "ADDED" | "MODIFIED" => News::Changed(self.kind, object),
                 "DELETED" => News::Gone(self.kind, object),
@@ -148,6 +181,11 @@ impl Follower {
     }
 }
 
+/// Whether the second version is before the first.
+pub(super) fn went_back(from: &str, to: &str) -> bool {
+    matches!((from.parse::<u64>(), to.parse::<u64>()), (Ok(from), Ok(to)) if to < from)
+}
+
 /// An error inside a watch that began well.
 fn refused(status: &Value) -> Result<Next, Fault> {
     let code = status.get("code").and_then(Value::as_u64).unwrap_or_default();
@@ -156,4 +194,15 @@ fn refused(status: &Value) -> Result<Next, Fault> {
     }
     let said = status.get("message").and_then(Value::as_str).unwrap_or_default();
     Err(Fault::Said(u16::try_from(code).unwrap_or(500), said.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_go_back_only_as_numbers() {
+        assert!(went_back("10", "9"));
+        assert!(!went_back("9", "10") && !went_back("9", "9") && !went_back("b", "a") && !went_back("9", "x"));
+    }
 }

@@ -77,6 +77,13 @@ impl Server {
         }
     }
 
+    /// At which version it is.
+    pub(super) async fn version(&self, kind: Kind) -> Result<String, Fault> {
+        let params = ListParams { limit: Some(1), ..self.selection(kind) };
+        let list = self.answer(Request::new(kind.path()).list(&params)?).await?;
+        super::object::version(&list).ok_or(Fault::Nonsense("a list without a version"))
+    }
+
     /// Events since this version, a line each.
     pub(super) async fn watch(&self, kind: Kind, version: &str, seconds: u32) -> Result<Events, Fault> {
         let ListParams { field_selector, .. } = self.selection(kind);

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::time::Instant;
 use warren_overlay::mesh::{Allocation, Cluster, Enforcement, Entry, Snapshot};
 use warren_overlay::record::{NodeName, Record};
 
-use super::follow::News;
+use super::follow::{News, Start, went_back};
 use super::names::block_name;
 use super::object::{Kind, Object, version};
 use super::resources::CLUSTER_NAME;
@@ -20,6 +21,8 @@ pub(super) struct Store {
     objects: BTreeMap<Kind, BTreeMap<String, Object>>,
     /// How far each kind was heard.
     versions: BTreeMap<Kind, String>,
+    /// When each kind was listed last; not there for what has to be listed again.
+    listed: BTreeMap<Kind, Instant>,
 }
 
 #[derive(Deserialize)]
@@ -55,10 +58,11 @@ impl Store {
             News::Listed(kind, items, version) => {
                 let items = items.into_iter().filter_map(|item| Object::read(kind, item));
                 let listed: BTreeMap<_, _> = items.map(|object| (object.name.clone(), object)).collect();
-                let number = |version: &String| version.parse::<u64>().ok();
-                let went_back = number(&version) < self.versions.insert(kind, version).as_ref().and_then(number);
+                let is_older = self.versions.get(&kind).is_some_and(|before| went_back(before, &version));
+                self.versions.insert(kind, version);
+                self.listed.insert(kind, Instant::now());
                 self.objects.insert(kind, listed);
-                went_back
+                is_older
             }
             News::Changed(kind, value) => {
                 self.note(kind, &value);
@@ -78,6 +82,10 @@ impl Store {
                 self.versions.insert(kind, version);
                 false
             }
+            News::Doubted(kind) => {
+                self.listed.remove(&kind);
+                false
+            }
         }
     }
 
@@ -91,8 +99,9 @@ impl Store {
     }
 
     /// Where a watch may go on.
-    pub(super) fn version(&self, kind: Kind) -> Option<String> {
-        self.versions.get(&kind).cloned()
+    pub(super) fn start(&self, kind: Kind) -> Option<Start> {
+        let (version, listed_at) = (self.versions.get(&kind)?.clone(), *self.listed.get(&kind)?);
+        Some(Start { version, listed_at })
     }
 
     /// Whether every kind was listed.
@@ -268,5 +277,17 @@ mod tests {
         let (snapshot, _) = store.snapshot(cluster(), &known);
         let gone: Vec<_> = snapshot.released.iter().map(|gone| gone.node.as_str()).collect();
         assert_eq!(gone, ["c"], "b's allocation was wiped, but b is there and says that it is its own");
+    }
+
+    #[test]
+    fn a_list_of_an_older_version_is_a_store_that_was_restored() {
+        let mut store = store(Vec::new(), Vec::new());
+        assert!(!store.apply(News::Listed(Kind::Record, Vec::new(), "8".into())));
+        assert!(store.apply(News::Listed(Kind::Record, Vec::new(), "7".into())));
+        assert!(!store.apply(News::Listed(Kind::Record, Vec::new(), "7".into())));
+        assert!(store.start(Kind::Record).is_some());
+        store.apply(News::Doubted(Kind::Record));
+        assert!(store.start(Kind::Record).is_none(), "it has to be listed again");
+        assert!(store.apply(News::Listed(Kind::Record, Vec::new(), "6".into())), "what was doubted is still compared");
     }
 }
