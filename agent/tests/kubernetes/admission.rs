@@ -180,7 +180,10 @@ fn honest() -> Vec<(&'static str, Case)> {
     let own_block = block("10.1.0.0/24", "a", &owner("a"));
     let mut with_status = own.clone();
     with_status["status"] = json!({"conditions": []});
+    let mut going = own.clone();
+    going["metadata"]["finalizers"] = json!(["foregroundDeletion"]);
     vec![
+        ("its record that an administrator deletes", Case::update(&a, "warrennodes", going.clone(), going)),
         ("its record", Case::create(&a, "warrennodes", own.clone())),
         ("its record again", Case::update(&a, "warrennodes", own.clone(), own.clone())),
         ("its status", Case::update(&a, "warrennodes/status", own.clone(), with_status)),
@@ -211,7 +214,16 @@ fn hostile() -> Vec<(&'static str, Case)> {
     keeper.as_array_mut().expect("a list").push(owner("b")[0].clone());
     let pod_owner = json!([{"apiVersion": "v1", "kind": "Pod", "name": "a", "uid": "x"}]);
     let nobody = json!(null);
+    let (mut kept, mut blocking) = (own.clone(), own.clone());
+    kept["metadata"]["finalizers"] = json!(["mallory.example/stay"]);
+    blocking["metadata"]["ownerReferences"][0]["blockOwnerDeletion"] = true.into();
+    let mut kept_host = record("h", &nobody);
+    kept_host["metadata"]["finalizers"] = json!(["mallory.example/stay"]);
     vec![
+        ("a record that stays", Case::create(&a, "warrennodes", kept.clone())),
+        ("a record that is to stay", Case::update(&a, "warrennodes", own.clone(), kept)),
+        ("a host's record that stays", Case::create(&host, "warrennodes", kept_host)),
+        ("a record that keeps its Node", Case::create(&a, "warrennodes", blocking)),
         ("a token without node", Case::create(&no_node, "warrennodes", own.clone())),
         ("a token without node, deleting", Case::delete(&no_node, "warrennodes", own.clone())),
         ("a token of two nodes", Case::create(&two_nodes, "warrennodes", own.clone())),

@@ -65,6 +65,12 @@ impl Object {
     }
 }
 
+/// Deleted, and kept by finalizers alone: as good as gone, whoever put them there. A Node is there until it is gone: it is
+/// drained meanwhile.
+pub(super) fn is_going(kind: Kind, value: &Value) -> bool {
+    kind != Kind::Node && value.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null())
+}
+
 /// The resource version of any object.
 pub(super) fn version(value: &Value) -> Option<String> {
     let version = value.pointer("/metadata/resourceVersion")?.as_str()?;

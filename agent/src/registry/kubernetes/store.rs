@@ -11,7 +11,7 @@ use warren_overlay::record::{NodeName, Record};
 
 use super::follow::{News, Start, went_back};
 use super::names::block_name;
-use super::object::{Kind, Object, version};
+use super::object::{Kind, Object, is_going, version};
 use super::resources::CLUSTER_NAME;
 use crate::registry::Known;
 
@@ -56,7 +56,8 @@ impl Store {
     pub(super) fn apply(&mut self, news: News) -> bool {
         match news {
             News::Listed(kind, items, version) => {
-                let items = items.into_iter().filter_map(|item| Object::read(kind, item));
+                let items = items.into_iter().filter(|item| !is_going(kind, item));
+                let items = items.filter_map(|item| Object::read(kind, item));
                 let listed: BTreeMap<_, _> = items.map(|object| (object.name.clone(), object)).collect();
                 let is_older = self.versions.get(&kind).is_some_and(|before| went_back(before, &version));
                 self.versions.insert(kind, version);
@@ -64,14 +65,14 @@ impl Store {
                 self.objects.insert(kind, listed);
                 is_older
             }
-            News::Changed(kind, value) => {
+            News::Changed(kind, value) if !is_going(kind, &value) => {
                 self.note(kind, &value);
                 if let Some(object) = Object::read(kind, value) {
                     self.objects.entry(kind).or_default().insert(object.name.clone(), object);
                 }
                 false
             }
-            News::Gone(kind, value) => {
+            News::Changed(kind, value) | News::Gone(kind, value) => {
                 self.note(kind, &value);
                 if let Some(object) = Object::read(kind, value) {
                     self.objects.entry(kind).or_default().remove(&object.name);
@@ -289,5 +290,19 @@ mod tests {
         store.apply(News::Doubted(Kind::Record));
         assert!(store.start(Kind::Record).is_none(), "it has to be listed again");
         assert!(store.apply(News::Listed(Kind::Record, Vec::new(), "6".into())), "what was doubted is still compared");
+    }
+
+    #[test]
+    fn what_is_being_deleted_is_gone_whoever_holds_on_to_it() {
+        let mut going = record("a", &[]);
+        going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+        going["metadata"]["finalizers"] = json!(["mallory.example/stay"]);
+        let mut store = store(Vec::new(), vec![record("a", &[]), record("b", &[])]);
+        store.apply(News::Changed(Kind::Record, going.clone()));
+        assert!(store.get(Kind::Record, "a").is_none() && store.get(Kind::Record, "b").is_some());
+        store.apply(News::Listed(Kind::Record, vec![going.clone(), record("b", &[])], "9".into()));
+        assert_eq!(store.records(), Some(1));
+        store.apply(News::Listed(Kind::Node, vec![going], "9".into()));
+        assert!(store.get(Kind::Node, "a").is_some(), "a Node that is drained is still there");
     }
 }
