@@ -171,6 +171,7 @@ fn cluster() -> Value {
     json!({"metadata": {"name": "default"}, "spec": {"networks": ["0.0.0.0/0"]}})
 }
 
+const MIGRATOR: &str = "system:serviceaccount:kube-system:storage-version-migrator-controller";
 const COLLECTOR: &str = "system:serviceaccount:kube-system:generic-garbage-collector";
 
 /// What a node's agent, a host and those who administer do.
@@ -194,6 +195,11 @@ fn honest() -> Vec<(&'static str, Case)> {
         ("a host's record again", Case::update(&host, "warrennodes", bare.clone(), bare.clone())),
         ("a host's record away", Case::delete(&host, "warrennodes", bare)),
         ("the collector", Case::delete(&user(COLLECTOR), "warrenblocks", own_block.clone())),
+        (
+            "the collector, leaving an orphan",
+            Case::update(&user(COLLECTOR), "warrenblocks", own_block.clone(), block("10.1.0.0/24", "a", &json!(null))),
+        ),
+        ("the storage migrator", Case::update(&user(MIGRATOR), "warrennodes", own.clone(), own.clone())),
         ("the collector of old", Case::delete(&user("system:kube-controller-manager"), "warrennodes", own)),
         ("an administrator's block", Case::create(&user("admin"), "warrenblocks", own_block).by_administrator()),
         ("the cluster", Case::create(&user("admin"), "warrenclusters", cluster()).by_administrator()),
@@ -217,6 +223,8 @@ fn hostile() -> Vec<(&'static str, Case)> {
     let (mut kept, mut blocking) = (own.clone(), own.clone());
     kept["metadata"]["finalizers"] = json!(["mallory.example/stay"]);
     blocking["metadata"]["ownerReferences"][0]["blockOwnerDeletion"] = true.into();
+    let mut changed = own.clone();
+    changed["spec"]["cidrs"] = json!(["10.2.0.0/24"]);
     let mut kept_host = record("h", &nobody);
     kept_host["metadata"]["finalizers"] = json!(["mallory.example/stay"]);
     vec![
@@ -264,7 +272,8 @@ fn hostile() -> Vec<(&'static str, Case)> {
                 own.clone(),
             ),
         ),
-        ("the collector, writing", Case::update(&user(COLLECTOR), "warrennodes", own.clone(), own)),
+        ("the collector, writing", Case::update(&user(COLLECTOR), "warrennodes", own.clone(), changed)),
+        ("the migrator, making", Case::create(&user(MIGRATOR), "warrennodes", own)),
     ]
 }
 
@@ -281,6 +290,15 @@ fn honest_of_facts() -> Vec<(&'static str, Case)> {
         ("its block", Case::create(&a, "warrenblocks", block("10.1.0.0/24", "a", &owner("a")))),
         ("its record", Case::create(&a, "warrennodes", own.clone())),
         ("its record again", Case::update(&a, "warrennodes", own.clone(), own)),
+        (
+            "an orphan of the collector",
+            Case::update(
+                &user(COLLECTOR),
+                "warrenblocks",
+                block("10.2.0.0/24", "a", &owner("a")),
+                block("10.2.0.0/24", "a", &json!(null)),
+            ),
+        ),
         ("a record without prefixes", Case::create(&a, "warrennodes", json!({"metadata": {"name": "a"}, "spec": {}}))),
         (
             "another's block, of which this Node says nothing",
