@@ -132,7 +132,6 @@ fn list(request: &Request, shared: &Shared, target: &Target, mood: &Mood) -> Ans
 
 /// From a version that is yet to come too: without a word until it is there, as a real one does.
 fn watch(request: &Request, shared: &Shared, target: &Target) -> Result<Watch, Refused> {
-    let objects = shared.objects();
     let since = request.parameter("resourceVersion").and_then(|version| version.parse().ok());
     let since: u64 = since.ok_or((400, "BadRequest", "a watch from nowhere".into()))?;
     let seconds = request.parameter("timeoutSeconds").and_then(|seconds| seconds.parse().ok()).unwrap_or(300);
