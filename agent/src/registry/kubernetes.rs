@@ -56,6 +56,8 @@ use store::Store;
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// News that come close together are told once.
 const DEBOUNCE: Duration = Duration::from_millis(50);
+/// Nothing is looked at again, without news, sooner than this.
+const CALM: Duration = Duration::from_secs(1);
 /// After most records were gone at once, or the store went back in time: what it takes all nodes to publish again, the
 /// one that waits longest before its next attempt included. Counted only while this node is connected.
 const SETTLING: Duration = Duration::from_secs(60);
@@ -125,6 +127,11 @@ pub async fn run(config: Kubernetes, node: NodeName, cidrs: Cidrs, known: Known,
         registry.rest(pause + jitter(pause)).await;
         pause = (pause * 2).min(BACKOFF.1);
     }
+}
+
+/// The first of these, but not at once: what is due and stays due, whatever the reason, must not keep a core busy.
+fn soonest(deadlines: impl Iterator<Item = Instant>, now: Instant) -> Option<Instant> {
+    deadlines.min().map(|at| at.max(now + CALM))
 }
 
 impl Registry {
@@ -206,10 +213,9 @@ impl Registry {
     fn wake(&self) -> Option<Instant> {
         let now = Instant::now();
         let settled = Some(self.settled_at).filter(|at| *at > now);
-        let unclaimed = (!self.unclaimed.1.is_empty()).then_some(self.unclaimed.0.max(now + DEBOUNCE));
-        let absent = self.absences.deadline(now);
-        let others = self.doubts.deadline().into_iter().chain(self.publisher.deadline());
-        settled.into_iter().chain(unclaimed).chain(absent).chain(others).min()
+        let unclaimed = (!self.unclaimed.1.is_empty()).then_some(self.unclaimed.0);
+        let others = [unclaimed, self.absences.deadline(now), self.doubts.deadline(), self.publisher.deadline()];
+        soonest(settled.into_iter().chain(others.into_iter().flatten()), now)
     }
 
     fn take(&mut self, heard: News) {
@@ -296,5 +302,19 @@ impl Registry {
             given.is_some_and(|given| !given.is_empty() && !given.contains(&gone.cidr))
         };
         !own || others()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stays_due_is_looked_at_once_a_second() {
+        let (now, hour) = (Instant::now(), Duration::from_secs(3600));
+        let past = now.checked_sub(CALM).unwrap_or(now);
+        assert_eq!(soonest([now + hour, past].into_iter(), now), Some(now + CALM));
+        assert_eq!(soonest([now + hour].into_iter(), now), Some(now + hour));
+        assert_eq!(soonest([].into_iter(), now), None);
     }
 }

@@ -78,7 +78,7 @@ pub(super) fn answer(request: &Request, shared: &Shared, mood: &Mood) -> Answer 
     }
     match verb {
         "list" => list(request, shared, &target, mood),
-        "watch" => watch(request, shared, &target).map_or_else(refused, Answer::Watch),
+        "watch" => watch(request, &target).map_or_else(refused, Answer::Watch),
         _ => {
             let done = one(request, &mut shared.objects(), &target, verb);
             shared.changes.send_modify(|changes| *changes += 1);
@@ -131,7 +131,7 @@ fn list(request: &Request, shared: &Shared, target: &Target, mood: &Mood) -> Ans
 }
 
 /// From a version that is yet to come too: without a word until it is there, as a real one does.
-fn watch(request: &Request, shared: &Shared, target: &Target) -> Result<Watch, Refused> {
+fn watch(request: &Request, target: &Target) -> Result<Watch, Refused> {
     let since = request.parameter("resourceVersion").and_then(|version| version.parse().ok());
     let since: u64 = since.ok_or((400, "BadRequest", "a watch from nowhere".into()))?;
     let seconds = request.parameter("timeoutSeconds").and_then(|seconds| seconds.parse().ok()).unwrap_or(300);

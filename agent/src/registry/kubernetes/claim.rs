@@ -33,7 +33,11 @@ impl Registry {
     pub(super) async fn claim(&mut self, server: &Server, cluster: &Cluster) -> Result<Option<Vec<String>>, Fault> {
         let wanted = match self.wanted() {
             Ok(wanted) => wanted,
-            Err(problem) => return Ok(Some(vec![problem])),
+            Err(problem) => {
+                // News of the Node wake whoever waits for it.
+                self.unclaimed = (Instant::now(), Vec::new());
+                return Ok(Some(vec![problem]));
+            }
         };
         let (again, problems) = &self.unclaimed;
         if !problems.is_empty() && Instant::now() < *again {
