@@ -257,3 +257,31 @@ fn a_server_that_was_restored_to_an_earlier_version_is_listed_again() {
         assert!(a.owner("10.1.0.0/24").is_some());
     });
 }
+
+#[test]
+fn a_kubeconfig_runs_no_program_and_its_secrets_are_not_repeated() {
+    scenario(async {
+        let cluster = Cluster::start();
+        let folder = tempfile::tempdir().expect("a folder");
+        let trace = folder.path().join("ran");
+        let mut runs: serde_json::Value = serde_json::from_str(&cluster.api.kubeconfig()).expect("JSON");
+        runs["users"][0]["user"] = serde_json::json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1",
+            "command": "touch", "args": [trace], "interactiveMode": "Never"}});
+        let mut provided = runs.clone();
+        provided["users"][0]["user"] = serde_json::json!({"auth-provider": {"name": "oidc", "config": {}}});
+        let broken =
+            "apiVersion: v1\nkind: Config\nusers:\n- name: lab\n  user:\n    token: s3cr3t-t0ken\n    oops: [\n";
+        for (text, words) in [
+            (runs.to_string(), "never runs"),
+            (provided.to_string(), "never runs"),
+            (broken.to_owned(), "no kubeconfig in YAML"),
+        ] {
+            let config = cluster.config_of(&text);
+            let mut a = Node::start(config, record("a", "192.0.2.1"), Cidrs::Kubernetes, Known::default());
+            a.until(words, |a| a.says(words)).await;
+            let detail = a.health.clone().expect("unwell").detail;
+            assert!(!detail.contains("s3cr3t"), "{detail}");
+        }
+        assert!(!trace.exists() && cluster.api.asked().is_empty());
+    });
+}

@@ -1,9 +1,10 @@
 //! A connection to the API server: from what Kubernetes gives a Pod, or from a kubeconfig. Files are read anew for each
-//! connection, so that renewed certificates are taken up; tokens are renewed by the client itself.
+//! connection, so that renewed certificates are taken up; tokens are renewed by the client itself. Never runs a program, and
+//! never repeats what stands in a kubeconfig.
 
 use std::time::Duration;
 
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 
 use super::Fault;
@@ -51,6 +52,14 @@ fn check(found: &Config) -> Result<(), Fault> {
                 .to_owned(),
         ));
     }
+    // A program of root's own that waits and prints as it likes, in the midst of the control plane.
+    if found.auth_info.exec.is_some() || found.auth_info.auth_provider.is_some() {
+        return Err(Fault::Local(
+            "the kubeconfig has a program fetch its credentials (exec, auth-provider), which the agent never runs: give it \
+             a client certificate (client-certificate, client-key) or a file with a token (tokenFile)"
+                .to_owned(),
+        ));
+    }
     Ok(())
 }
 
@@ -62,10 +71,24 @@ async fn find(config: &Kubernetes) -> Result<Config, Fault> {
             ))
         });
     };
-    let failed = |error: kube::config::KubeconfigError| {
-        Fault::Local(format!("the kubeconfig {} cannot be used: {error}", path.display()))
+    let failed = |error: KubeconfigError| {
+        Fault::Local(format!("the kubeconfig {} cannot be used: {}", path.display(), without_secrets(&error)))
     };
     let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
     let options = KubeConfigOptions { context: config.context.clone(), ..KubeConfigOptions::default() };
     Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(failed)
+}
+
+/// Errors of a parser show the lines around, and the one with the token may be among them.
+fn without_secrets(error: &KubeconfigError) -> String {
+    match error {
+        KubeconfigError::Parse(error) => match error.location() {
+            Some(at) => format!("it is no kubeconfig in YAML: line {}, column {}", at.line(), at.column()),
+            None => "it is no kubeconfig in YAML".to_owned(),
+        },
+        KubeconfigError::ParseClusterUrl(_) => "its server is no URL".to_owned(),
+        KubeconfigError::ParseProxyUrl(_) => "its proxy-url is no URL".to_owned(),
+        KubeconfigError::ParseCertificates(_) => "a certificate in it is none in PEM".to_owned(),
+        error => error.to_string(),
+    }
 }
