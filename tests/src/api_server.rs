@@ -213,7 +213,8 @@ impl ApiServer {
     /// How often all of a resource was read: not only its version, nor by another page.
     pub fn lists(&self, resource: &str) -> usize {
         let asked = self.asked();
-        let whole = |asked: &&Asked| !asked.query.split('&').any(|one| one == "limit=1" || one.starts_with("continue="));
+        let whole =
+            |asked: &&Asked| !asked.query.split('&').any(|one| one == "limit=1" || one.starts_with("continue="));
         asked.iter().filter(|asked| asked.verb == "list" && asked.resource == resource).filter(whole).count()
     }
 

@@ -92,6 +92,9 @@ struct Registry {
     doubts: Doubts,
     /// What could not be claimed, and when to try again.
     unclaimed: (Instant, Vec<String>),
+    /// Blocks that were made (`true`) or given back, and until when the watch is waited for to tell of them.
+    changed: Vec<(String, bool)>,
+    echo: Option<Instant>,
 }
 
 /// Runs until this node leaves or the control plane is gone. As with etcd, the record is withdrawn only when
@@ -112,6 +115,8 @@ pub async fn run(config: Kubernetes, node: NodeName, cidrs: Cidrs, known: Known,
         known,
         doubts: Doubts::new(DOUBT),
         unclaimed: (Instant::now(), Vec::new()),
+        changed: Vec::new(),
+        echo: None,
     };
     let mut pause = BACKOFF.0;
     loop {
@@ -214,7 +219,13 @@ impl Registry {
         let now = Instant::now();
         let settled = Some(self.settled_at).filter(|at| *at > now);
         let unclaimed = (!self.unclaimed.1.is_empty()).then_some(self.unclaimed.0);
-        let others = [unclaimed, self.absences.deadline(now), self.doubts.deadline(), self.publisher.deadline()];
+        let others = [
+            unclaimed,
+            self.echo.filter(|at| *at > now),
+            self.absences.deadline(now),
+            self.doubts.deadline(),
+            self.publisher.deadline(),
+        ];
         soonest(settled.into_iter().chain(others.into_iter().flatten()), now)
     }
 
@@ -258,14 +269,16 @@ impl Registry {
         self.known.cluster = Some(cluster.clone());
         // What is newly claimed comes back by the watch. Until then nobody is told anything: it would be that the node
         // has no prefix, and its routes and everybody's to it would go and come back.
-        let Some(mut problems) = self.claim(server, &cluster).await? else { return Ok(()) };
-        self.publisher.report(server, &self.store, &problems).await?;
-        problems.extend(self.tell(cluster).await?);
-        if let Some(record) = wanted {
-            problems.extend(self.publisher.publish(server, &self.store, &record).await?);
+        let Some(problems) = self.claim(server, &cluster).await else { return Ok(()) };
+        let mut all = problems.clone();
+        all.extend(self.tell(cluster).await?);
+        // Without its Node the record would be nobody's, and stay for ever.
+        if let Some(record) = wanted.filter(|_| !self.lacks_node()) {
+            all.extend(self.publisher.publish(server, &self.store, &record).await);
         }
+        self.publisher.report(server, &self.store, &problems).await;
         self.voice.contact(self.store.revision());
-        match problems.as_slice() {
+        match all.as_slice() {
             [] => self.voice.well(format!("connected, version {}", self.store.revision())).await,
             problems => self.voice.unwell(&problems.join("; ")).await,
         }

@@ -14,9 +14,12 @@ use super::store::Block;
 use super::{Fault, Registry};
 use crate::config::Cidrs;
 use crate::registry::etcd::{Given, Want, choose, missing};
+use crate::registry::jitter;
 
 /// What could not be claimed is tried again after this.
 pub(super) const AGAIN: Duration = Duration::from_secs(5);
+/// What was made or given back is left to the watch for this long, and nothing else is made meanwhile.
+const ECHO: Duration = Duration::from_secs(3);
 
 /// The Node as the owner of an object: it goes with the Node, and never keeps the Node from going.
 pub(super) fn owned_by(node: Option<&Object>) -> Value {
@@ -30,36 +33,48 @@ pub(super) fn owned_by(node: Option<&Object>) -> Value {
 impl Registry {
     /// Makes sure that the prefixes that this node should have are its own, as far as it may; says what is missing.
     /// `None` when blocks were made or given back right now, which the watch has still to tell.
-    pub(super) async fn claim(&mut self, server: &Server, cluster: &Cluster) -> Result<Option<Vec<String>>, Fault> {
+    pub(super) async fn claim(&mut self, server: &Server, cluster: &Cluster) -> Option<Vec<String>> {
         let wanted = match self.wanted() {
             Ok(wanted) => wanted,
             Err(problem) => {
                 // News of the Node wake whoever waits for it.
                 self.unclaimed = (Instant::now(), Vec::new());
-                return Ok(Some(vec![problem]));
+                return Some(vec![problem]);
             }
         };
-        let (again, problems) = &self.unclaimed;
-        if !problems.is_empty() && Instant::now() < *again {
-            return Ok(Some(problems.clone()));
+        let now = Instant::now();
+        if self.echo.is_some_and(|until| now < until) && !self.is_heard() {
+            return None;
         }
-        let (mut problems, mut changed) = (Vec::new(), false);
+        self.echo = None;
+        let (again, problems) = &self.unclaimed;
+        if !problems.is_empty() && now < *again {
+            return Some(problems.clone());
+        }
+        let (mut problems, mut changed) = (Vec::new(), Vec::new());
         for (name, uid) in self.stale(&wanted) {
-            note(server.delete(Kind::Block, &name, &uid).await, &name, &mut problems, &mut changed)?;
+            note(server.delete(Kind::Block, &name, &uid).await, (name, false), &mut problems, &mut changed);
         }
         for cidr in self.lacking(&wanted, cluster, &mut problems) {
             let Some(name) = block_name(cidr) else { continue };
             let made = server.create_block(&self.block(&name, cidr)).await;
-            note(made, &name, &mut problems, &mut changed)?;
+            note(made, (name, true), &mut problems, &mut changed);
         }
-        self.unclaimed = (Instant::now() + AGAIN, problems.clone());
-        Ok((!changed).then_some(problems))
+        self.unclaimed = (Instant::now() + AGAIN + jitter(AGAIN), problems.clone());
+        self.echo = (!changed.is_empty()).then(|| Instant::now() + ECHO);
+        self.changed = changed;
+        self.changed.is_empty().then_some(problems)
+    }
+
+    /// Whether the watch has told of everything that was made or given back.
+    fn is_heard(&self) -> bool {
+        self.changed.iter().all(|(name, there)| self.store.get(Kind::Block, name).is_some() == *there)
     }
 
     /// Which prefixes the node should have; or why nobody knows.
     fn wanted(&self) -> Result<Cidrs, String> {
         let node = self.publisher.node();
-        if self.config.kubeconfig.is_none() && self.own_node().is_none() {
+        if self.lacks_node() {
             return Err(format!("there is no Node {node:?}: node.name must be the Node's, see WARREN_NODE_NAME"));
         }
         if self.cidrs != Cidrs::Kubernetes {
@@ -129,6 +144,11 @@ impl Registry {
         })
     }
 
+    /// A Pod has a Node, which is to own what the node writes; there is none of this name.
+    pub(super) fn lacks_node(&self) -> bool {
+        self.config.kubeconfig.is_none() && self.own_node().is_none()
+    }
+
     pub(super) fn own_node(&self) -> Option<&Object> {
         self.store.get(Kind::Node, self.publisher.node().as_str())
     }
@@ -141,16 +161,20 @@ fn is_beaten(block: &Block<'_>, blocks: &[Block<'_>]) -> bool {
     blocks.iter().any(|other| other.node != block.node && overlaps(other) && order(other) < order(block))
 }
 
-/// What was refused is a problem, what is gone already is none; what else fails ends the connection.
-fn note(done: Result<(), Fault>, name: &str, problems: &mut Vec<String>, changed: &mut bool) -> Result<(), Fault> {
+/// What failed is a problem, what is gone already is none. Whether the way to the server still is one, the watches find
+/// out: a write that fails must not keep this node from hearing.
+fn note(
+    done: Result<(), Fault>,
+    (name, there): (String, bool),
+    problems: &mut Vec<String>,
+    changed: &mut Vec<(String, bool)>,
+) {
     match done {
         Ok(()) => {
-            tracing::info!(block = name, "made or given back");
-            *changed = true;
+            tracing::info!(block = name, "{}", if there { "made" } else { "given back" });
+            changed.push((name, there));
         }
-        Err(fault) if fault.code() == Some(404) => *changed = true,
-        Err(fault) if fault.is_refusal() => problems.push(format!("WarrenBlock {name}: {fault}")),
-        Err(fault) => return Err(fault),
+        Err(fault) if fault.code() == Some(404) && !there => changed.push((name, there)),
+        Err(fault) => problems.push(format!("WarrenBlock {name}: {fault}")),
     }
-    Ok(())
 }

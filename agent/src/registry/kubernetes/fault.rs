@@ -53,11 +53,6 @@ impl Fault {
             _ => None,
         }
     }
-
-    /// The server understood and said no to this one request; the next may do better.
-    pub(super) fn is_refusal(&self) -> bool {
-        matches!(self.code(), Some(400 | 403 | 404 | 409 | 422))
-    }
 }
 
 /// What the way to the server says, and what that means here.
@@ -114,11 +109,5 @@ mod tests {
     fn what_a_server_says_stays_on_one_short_line() {
         let said = Fault::Said(403, format!("no\u{1b}[2J\n{}", "x".repeat(10_000))).to_string();
         assert!(said.len() < 600 && !said.contains(char::is_control), "{said}");
-    }
-
-    #[test]
-    fn a_refusal_of_one_request_is_no_end_of_the_connection() {
-        assert!(Fault::Said(409, String::new()).is_refusal() && Fault::Said(422, String::new()).is_refusal());
-        assert!(!Fault::Said(401, String::new()).is_refusal() && !Fault::Silent.is_refusal());
     }
 }

@@ -85,7 +85,8 @@ struct Follower {
 
 impl Follower {
     async fn run(&mut self, start: Option<Start>) -> Result<std::convert::Infallible, Fault> {
-        let mut relist = start.as_ref().map_or_else(Instant::now, |start| start.listed_at) + RELIST / 2 + jitter(RELIST);
+        let mut relist =
+            start.as_ref().map_or_else(Instant::now, |start| start.listed_at) + RELIST / 2 + jitter(RELIST);
         let mut next = start.map_or(Next::Relist, |start| Next::Resume(start.version));
         loop {
             let began = Instant::now();

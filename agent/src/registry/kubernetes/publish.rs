@@ -16,20 +16,27 @@ use super::object::{Kind, Object, as_spec};
 use super::server::Server;
 use super::store::Store;
 use crate::registry::etcd::is_another_host;
+use crate::registry::jitter;
 use crate::registry::sequence::Sequence;
 
-/// The same is not written again sooner than this: the watch tells in the meantime what became of it.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// The same is not written again sooner than this: the watch tells in the meantime what became of it. After a failure
+/// doubled up to the last, each with jitter.
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(60));
 
 /// Keeps the record in the API server.
 pub(super) struct Publisher {
     node: NodeName,
     /// What was asked for last: the record that is to go when the node leaves.
     wanted: Option<Record>,
-    /// What was written last, and when.
+    /// What was written last, and until when it is left to the watch.
     written: Option<(Record, Instant)>,
+    /// UID of what was written and not heard of yet.
+    unheard: Option<String>,
     /// The same of the condition.
     reported: Option<((String, String), Instant)>,
+    /// What failed last, and how long nothing is written then.
+    failed: Option<(String, Instant)>,
+    pause: Duration,
     /// When to look again.
     due: Option<Instant>,
     sequence: Sequence,
@@ -37,7 +44,17 @@ pub(super) struct Publisher {
 
 impl Publisher {
     pub(super) fn new(node: NodeName) -> Self {
-        Self { node, wanted: None, written: None, reported: None, due: None, sequence: Sequence::default() }
+        Self {
+            node,
+            wanted: None,
+            written: None,
+            unheard: None,
+            reported: None,
+            failed: None,
+            pause: PATIENCE.0,
+            due: None,
+            sequence: Sequence::default(),
+        }
     }
 
     pub(super) fn node(&self) -> &NodeName {
@@ -61,46 +78,92 @@ impl Publisher {
         self.due
     }
 
-    /// Publishes, if that is not done; a sentence when it cannot be.
-    pub(super) async fn publish(
-        &mut self,
-        server: &Server,
-        store: &Store,
-        record: &Record,
-    ) -> Result<Option<String>, Fault> {
+    /// Publishes, if that is not done; a sentence when it cannot be. What fails is tried again after a pause of its own.
+    pub(super) async fn publish(&mut self, server: &Server, store: &Store, record: &Record) -> Option<String> {
         self.due = None;
         let node = store.get(Kind::Node, self.node.as_str());
         if let Some(object) = store.get(Kind::Record, self.node.as_str()) {
+            self.unheard = None;
             self.sequence.outdo(&object.spec);
             if is_of_an_earlier_node(object, node) {
-                let deleted = server.delete(Kind::Record, &object.name, &object.uid).await;
-                return told(deleted);
+                return self.remove(server, object).await;
             }
             let found = Record::parse(&object.spec);
             if found.as_ref() == Ok(record) && object.owner.as_deref() == node.map(|node| node.uid.as_str()) {
-                return Ok(None);
+                return None;
             }
             if node.is_none() && found.is_ok_and(|theirs| is_another_host(&theirs, record)) {
-                return Ok(Some(format!(
-                    "the name {0} is published with another key from another address: another host uses it, or this one \
-                     moved and lost its key; give one of them another name, or `kubectl delete warrennode {0}`",
-                    self.node
-                )));
+                return Some(self.is_anothers());
             }
         }
         if self.was_written(record) {
-            return Ok(None);
+            return None;
+        }
+        if let Some(failed) = self.has_failed() {
+            return Some(failed);
         }
         let object = self.object(record, node);
-        self.written = Some((record.clone(), Instant::now()));
-        told(server.apply_record(&object).await)
+        match server.apply_record(&object).await {
+            Ok(uid) => {
+                self.written = Some((record.clone(), Instant::now() + PATIENCE.0));
+                self.unheard = uid;
+                self.wrote();
+                None
+            }
+            Err(fault) => Some(self.fails(&fault)),
+        }
+    }
+
+    /// A record that belonged to another Node of this name.
+    async fn remove(&mut self, server: &Server, object: &Object) -> Option<String> {
+        if let Some(failed) = self.has_failed() {
+            return Some(failed);
+        }
+        match server.delete(Kind::Record, &object.name, &object.uid).await {
+            Err(fault) if !is_gone(&fault) => Some(self.fails(&fault)),
+            _ => {
+                // Not again before the watch tells of it.
+                self.failed = None;
+                self.due = Some(Instant::now() + PATIENCE.0);
+                None
+            }
+        }
+    }
+
+    fn is_anothers(&self) -> String {
+        format!(
+            "the name {0} is published with another key from another address: another host uses it, or this one \
+             moved and lost its key; give one of them another name, or `kubectl delete warrennode {0}`",
+            self.node
+        )
+    }
+
+    /// What failed just now, and is not to be tried yet.
+    fn has_failed(&mut self) -> Option<String> {
+        let (said, until) = self.failed.clone().filter(|(_, until)| Instant::now() < *until)?;
+        self.due = Some(until);
+        Some(said)
+    }
+
+    fn wrote(&mut self) {
+        (self.failed, self.pause) = (None, PATIENCE.0);
+        self.due = self.written.as_ref().map(|(_, until)| *until);
+    }
+
+    fn fails(&mut self, fault: &Fault) -> String {
+        let until = Instant::now() + self.pause + jitter(self.pause);
+        self.pause = (self.pause * 2).min(PATIENCE.1);
+        self.due = Some(until);
+        let said = format!("this node's WarrenNode cannot be written: {fault}");
+        self.failed = Some((said.clone(), until));
+        said
     }
 
     /// This very record, just now; then there is something to look at again.
     fn was_written(&mut self, record: &Record) -> bool {
-        let Some((_, at)) = self.written.as_ref().filter(|(written, _)| written == record) else { return false };
-        let until = *at + PATIENCE;
-        self.due = (Instant::now() < until).then_some(until);
+        let now = Instant::now();
+        let until = self.written.as_ref().filter(|(written, until)| written == record && now < *until);
+        self.due = until.map(|(_, until)| *until);
         self.due.is_some()
     }
 
@@ -114,41 +177,48 @@ impl Publisher {
         })
     }
 
-    /// Writes the condition `Allocated` when its state or reason changes; never for what else there is to say.
-    pub(super) async fn report(&mut self, server: &Server, store: &Store, problems: &[String]) -> Result<(), Fault> {
-        let Some(object) = store.get(Kind::Record, self.node.as_str()) else { return Ok(()) };
+    /// Writes the condition `Allocated` when its state or reason changes; never for what else there is to say. That it
+    /// cannot be written harms nobody.
+    pub(super) async fn report(&mut self, server: &Server, store: &Store, problems: &[String]) {
+        let Some(object) = store.get(Kind::Record, self.node.as_str()) else { return };
         let (status, reason) = if problems.is_empty() { ("True", "AllAllocated") } else { ("False", "NotAllocated") };
         let wanted = (status.to_owned(), reason.to_owned());
-        let just_now = self.reported.as_ref().is_some_and(|(it, at)| *it == wanted && at.elapsed() < PATIENCE);
+        let just_now = self.reported.as_ref().is_some_and(|(it, until)| *it == wanted && Instant::now() < *until);
         if object.allocated.as_ref() == Some(&wanted) || just_now {
-            return Ok(());
+            return;
         }
-        self.reported = Some((wanted, Instant::now()));
         let message: String = problems.join("; ").chars().take(1000).collect();
         let now = k8s_openapi::jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let condition = json!({"type": "Allocated", "status": status, "reason": reason, "message": message,
             "lastTransitionTime": now});
-        match server.apply_status(&json!({"conditions": [condition]})).await {
-            Err(fault) if fault.is_refusal() => {
-                tracing::warn!(%fault, "the condition of this node's WarrenNode cannot be written");
-                Ok(())
-            }
+        let done = server.apply_status(&json!({"conditions": [condition]})).await;
+        let pause = if done.is_ok() { PATIENCE.0 } else { PATIENCE.1 };
+        let until = Instant::now() + pause;
+        self.reported = Some((wanted, until));
+        if let Err(fault) = done {
+            tracing::warn!(%fault, "the condition of this node's WarrenNode cannot be written");
+            self.due = Some(self.due.map_or(until, |due| due.min(until)));
+        }
+    }
+
+    /// Takes the record back, if it is ours; also one that was written and not heard of yet.
+    pub(super) async fn withdraw(&mut self, server: &Server, store: &Store) -> Result<(), Fault> {
+        let name = self.node.as_str();
+        let uid = match store.get(Kind::Record, name) {
+            Some(object) if self.is_ours(object) => Some(object.uid.clone()),
+            Some(_) => None,
+            None => self.unheard.clone(),
+        };
+        let Some(uid) = uid else { return Ok(()) };
+        match server.delete(Kind::Record, name, &uid).await {
+            Err(fault) if is_gone(&fault) => Ok(()),
             done => done,
         }
     }
 
-    /// Takes the record back, if it is ours.
-    pub(super) async fn withdraw(&mut self, server: &Server, store: &Store) -> Result<(), Fault> {
-        let Some(object) = store.get(Kind::Record, self.node.as_str()) else { return Ok(()) };
-        let ours = Record::parse(&object.spec)
-            .is_ok_and(|theirs| self.wanted.as_ref().is_some_and(|wanted| wanted.public_key == theirs.public_key));
-        if !ours {
-            return Ok(());
-        }
-        match server.delete(Kind::Record, &object.name, &object.uid).await {
-            Err(fault) if matches!(fault.code(), Some(404 | 409)) => Ok(()),
-            done => done,
-        }
+    fn is_ours(&self, object: &Object) -> bool {
+        let key = self.wanted.as_ref().map(|wanted| wanted.public_key);
+        Record::parse(&object.spec).is_ok_and(|theirs| Some(theirs.public_key) == key)
     }
 }
 
@@ -157,13 +227,7 @@ fn is_of_an_earlier_node(object: &Object, node: Option<&Object>) -> bool {
     object.owner.as_ref().zip(node).is_some_and(|(owner, node)| *owner != node.uid)
 }
 
-/// A refusal as a sentence.
-fn told(done: Result<(), Fault>) -> Result<Option<String>, Fault> {
-    match done {
-        Ok(()) => Ok(None),
-        // The watch is about to say so.
-        Err(fault) if matches!(fault.code(), Some(404 | 409)) => Ok(None),
-        Err(fault) if fault.is_refusal() => Ok(Some(format!("this node's WarrenNode cannot be written: {fault}"))),
-        Err(fault) => Err(fault),
-    }
+/// The object to delete is not there any more; 409: there is another of its name.
+fn is_gone(fault: &Fault) -> bool {
+    matches!(fault.code(), Some(404 | 409))
 }

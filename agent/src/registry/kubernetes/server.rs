@@ -99,10 +99,12 @@ impl Server {
         self.answer(Request::new(Kind::Block.path()).create(&params, body)?).await.map(drop)
     }
 
-    pub(super) async fn apply_record(&self, record: &Value) -> Result<(), Fault> {
+    /// The UID of the object, which may be new.
+    pub(super) async fn apply_record(&self, record: &Value) -> Result<Option<String>, Fault> {
         let params = PatchParams::apply(MANAGER).force();
         let request = Request::new(Kind::Record.path()).patch(self.node.as_str(), &params, &Patch::Apply(record))?;
-        self.answer(request).await.map(drop)
+        let applied = self.answer(request).await?;
+        Ok(applied.pointer("/metadata/uid").and_then(Value::as_str).map(str::to_owned))
     }
 
     pub(super) async fn apply_status(&self, status: &Value) -> Result<(), Fault> {
