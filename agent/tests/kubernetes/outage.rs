@@ -285,3 +285,17 @@ fn a_kubeconfig_runs_no_program_and_its_secrets_are_not_repeated() {
         assert!(!trace.exists() && cluster.api.asked().is_empty());
     });
 }
+
+#[test]
+fn objects_that_are_too_large_for_a_page_are_read_by_fewer() {
+    scenario(async {
+        let cluster = Cluster::start();
+        for name in ["e1", "e2", "e3"] {
+            let spec = serde_json::json!({"agent": "x".repeat(3 << 19)});
+            cluster.api.put(RECORDS, serde_json::json!({"metadata": {"name": name}, "spec": spec}));
+        }
+        cluster.publish(&record("f", "192.0.2.2"), 1);
+        let mut a = cluster.node("a", "192.0.2.1", &["10.1.0.0/24"]);
+        a.until("what stands behind them is known", |a| a.sees("f").is_some()).await;
+    });
+}

@@ -22,6 +22,9 @@ pub(super) enum Fault {
     /// What no API server answers.
     #[error("the API server answered with {0}: is it one?")]
     Nonsense(&'static str),
+    /// More than is taken at once.
+    #[error("the API server answers with more than can be taken at once")]
+    Large,
     /// The connection is up but nobody answers.
     #[error("the API server does not answer")]
     Silent,

@@ -17,8 +17,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Fault;
-use super::object::{Kind, version};
-use super::server::{Events, Server};
+use super::object::{Kind, Object, is_going, version};
+use super::server::{Events, PAGE, Server};
 use crate::registry::jitter;
 
 /// How long the server keeps one watch open, and jitter.
@@ -28,7 +28,9 @@ const SILENCE: Duration = Duration::from_secs(150);
 /// Watches that end sooner than this are opened again after a pause.
 const HASTE: Duration = Duration::from_secs(2);
 /// Pages of one list: more than this is a server that repeats itself.
-const PAGES: usize = 1000;
+const PAGES: usize = 10_000;
+/// Objects of one kind: more than this are no mesh's, and would cost the memory of the node.
+const OBJECTS: usize = 100_000;
 /// However quiet all is, everything is read again after this: watches have lost events before.
 const RELIST: Duration = Duration::from_secs(3600);
 
@@ -36,7 +38,7 @@ const RELIST: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub(super) enum News {
     /// All of a kind there is, and at which version.
-    Listed(Kind, Vec<Value>, String),
+    Listed(Kind, Vec<Object>, String),
     /// New, or changed.
     Changed(Kind, Value),
     Gone(Kind, Value),
@@ -68,7 +70,7 @@ pub(super) async fn follow(
     start: Option<Start>,
     news: mpsc::Sender<News>,
 ) -> Fault {
-    let mut follower = Follower { server, cluster, kind, news };
+    let mut follower = Follower { server, cluster, kind, limit: PAGE, news };
     match follower.run(start).await {
         Err(fault) => fault,
         Ok(never) => match never {},
@@ -80,6 +82,8 @@ struct Follower {
     /// Whose objects these are.
     cluster: String,
     kind: Kind,
+    /// Objects in one page; fewer where they were too large.
+    limit: u32,
     news: mpsc::Sender<News>,
 }
 
@@ -121,14 +125,24 @@ impl Follower {
 
     /// Everything; the version that it is of.
     async fn list(&mut self) -> Result<String, Fault> {
-        let (mut items, mut rest) = (Vec::new(), None);
+        let (mut objects, mut rest) = (Vec::new(), None);
         for _ in 0..PAGES {
-            let page = self.server.page(self.kind, rest).await?;
-            items.extend(page.items);
+            let page = match self.server.page(self.kind, self.limit, rest.clone()).await {
+                Err(Fault::Large) if self.limit > 1 => {
+                    self.limit = (self.limit / 4).max(1);
+                    continue;
+                }
+                page => page?,
+            };
+            let items = page.items.into_iter().filter(|item| !is_going(self.kind, item));
+            objects.extend(items.filter_map(|item| Object::read(self.kind, item)));
+            if objects.len() > OBJECTS {
+                return Err(Fault::Nonsense("more objects than a mesh has"));
+            }
             rest = page.rest;
             if rest.is_none() {
                 let version = page.version.ok_or(Fault::Nonsense("a list without a version"))?;
-                self.tell(News::Listed(self.kind, items, version.clone())).await?;
+                self.tell(News::Listed(self.kind, objects, version.clone())).await?;
                 return Ok(version);
             }
         }

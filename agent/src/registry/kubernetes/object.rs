@@ -5,6 +5,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use warren_overlay::record::RECORD_MAX;
 
+/// The longest name that Kubernetes takes.
+const TEXT_MAX: usize = 253;
+/// Longer than any UID.
+const UID_MAX: usize = 64;
+
 /// Kinds that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
@@ -45,12 +50,16 @@ impl Object {
     /// `None` for what has no name.
     pub(super) fn read(kind: Kind, mut value: Value) -> Option<Self> {
         let spec = value.get_mut("spec").map(Value::take).unwrap_or_default();
-        let text = |at: &str| value.pointer(at).and_then(Value::as_str).unwrap_or_default();
+        let text = |at: &str| {
+            value.pointer(at).and_then(Value::as_str).filter(|text| text.len() <= TEXT_MAX).unwrap_or_default()
+        };
         let name = text("/metadata/name").to_owned();
         let owners = value.pointer("/metadata/ownerReferences").and_then(Value::as_array).into_iter().flatten();
-        let owner = owners.filter_map(|one| Owner::deserialize(one).ok()).find(|one| one.kind == "Node");
+        let owner = owners
+            .filter_map(|one| Owner::deserialize(one).ok())
+            .find(|one| one.kind == "Node" && one.uid.len() <= UID_MAX);
         Some(Self {
-            uid: text("/metadata/uid").to_owned(),
+            uid: Some(text("/metadata/uid")).filter(|uid| uid.len() <= UID_MAX).unwrap_or_default().to_owned(),
             created: seconds(text("/metadata/creationTimestamp")),
             owner: owner.map(|owner| owner.uid),
             spec: bytes(if kind == Kind::Record { as_record(&name, spec) } else { spec }),
@@ -114,7 +123,8 @@ fn allocated(value: &Value) -> Option<(String, String)> {
     let text = |of: &Map<String, Value>, name: &str| of.get(name).and_then(Value::as_str).map(str::to_owned);
     let mut conditions = conditions.iter().filter_map(Value::as_object);
     let ours = conditions.find(|one| text(one, "type").as_deref() == Some("Allocated"))?;
-    Some((text(ours, "status")?, text(ours, "reason")?))
+    let (status, reason) = (text(ours, "status")?, text(ours, "reason")?);
+    (status.len() <= TEXT_MAX && reason.len() <= TEXT_MAX).then_some((status, reason))
 }
 
 #[cfg(test)]
@@ -152,5 +162,10 @@ mod tests {
     fn no_more_is_kept_of_an_object_than_it_takes_to_refuse_it() {
         let value = json!({"metadata": {"name": "a"}, "spec": {"agent": "x".repeat(1 << 20)}});
         assert_eq!(Object::read(Kind::Record, value).unwrap().spec.len(), RECORD_MAX + 1);
+        let long = "x".repeat(1 << 20);
+        let value = json!({"metadata": {"name": "a", "uid": long, "ownerReferences": [{"kind": "Node", "uid": long}]},
+            "status": {"conditions": [{"type": "Allocated", "status": "True", "reason": long}]}});
+        let object = Object::read(Kind::Record, value).unwrap();
+        assert_eq!((object.uid.as_str(), object.owner, object.allocated), ("", None, None));
     }
 }

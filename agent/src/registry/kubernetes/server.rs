@@ -15,10 +15,10 @@ use warren_overlay::record::NodeName;
 use super::Fault;
 use super::object::Kind;
 
-/// Objects in one page.
-const PAGE: u32 = 500;
-/// The largest page that is taken.
-const PAGE_MAX: u64 = 32 << 20;
+/// Objects in one page, where they are not large.
+pub(super) const PAGE: u32 = 500;
+/// The largest reply that is taken: more than two objects of the largest that etcd keeps.
+const REPLY_MAX: u64 = 4 << 20;
 /// The largest event that is taken: an object is smaller than etcd's 1.5 MiB.
 const EVENT_MAX: u64 = 4 << 20;
 /// How long any reply may take, but that of a watch.
@@ -63,8 +63,8 @@ impl Server {
         uid.filter(|uid| !uid.is_empty() && uid.len() <= 64).ok_or(Fault::Nonsense("a namespace without a UID"))
     }
 
-    pub(super) async fn page(&self, kind: Kind, rest: Option<String>) -> Result<Page, Fault> {
-        let params = ListParams { limit: Some(PAGE), continue_token: rest, ..self.selection(kind) };
+    pub(super) async fn page(&self, kind: Kind, limit: u32, rest: Option<String>) -> Result<Page, Fault> {
+        let params = ListParams { limit: Some(limit), continue_token: rest, ..self.selection(kind) };
         let mut list = self.answer(Request::new(kind.path()).list(&params)?).await?;
         let version = super::object::version(&list);
         let rest = list.pointer("/metadata/continue").and_then(Value::as_str).filter(|rest| !rest.is_empty());
@@ -140,8 +140,11 @@ impl Server {
         let whole = async {
             let mut body = Vec::new();
             let stream = self.client.request_stream(request).await?;
-            Box::pin(stream).take(PAGE_MAX).read_to_end(&mut body).await?;
-            serde_json::from_slice(&body).map_err(|_| Fault::Nonsense("a reply that is no JSON, or too large"))
+            Box::pin(stream).take(REPLY_MAX).read_to_end(&mut body).await?;
+            if body.len() as u64 == REPLY_MAX {
+                return Err(Fault::Large);
+            }
+            serde_json::from_slice(&body).map_err(|_| Fault::Nonsense("a reply that is no JSON"))
         };
         timeout(ANSWER, whole).await.map_err(|_| Fault::Silent)?
     }
