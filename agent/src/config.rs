@@ -242,6 +242,15 @@ pub struct Kubernetes {
     pub context: Option<String>,
     /// `server`: a URL instead of the one that is found.
     pub server: Option<String>,
+    /// No setting: the URL that was found at the start, for whoever asks whether the overlay would carry it.
+    pub found: Option<String>,
+}
+
+impl Kubernetes {
+    /// Where the API server is, as far as somebody says.
+    pub(crate) fn url(&self) -> Option<&String> {
+        self.server.as_ref().or(self.found.as_ref())
+    }
 }
 
 /// A password: redacted in `Debug`, wiped on drop.

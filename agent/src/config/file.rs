@@ -263,6 +263,7 @@ fn kubernetes(raw: &mut Table<'_, '_>) -> Option<Option<Kubernetes>> {
         kubeconfig: raw.get("kubeconfig", secret_path),
         context: raw.get("context", any),
         server: raw.get("server", server_url),
+        found: None,
     };
     Some(enabled.then_some(kubernetes))
 }

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use warren_overlay::mesh::{Cluster, Mesh, PeerSpec};
 use warren_overlay::record::NodeName;
 
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::host::Desired;
 use crate::proven::Proven;
 
@@ -43,14 +43,36 @@ pub(super) fn registry_inside(config: &Config, networks: &BTreeSet<IpNet>) -> Op
 /// Where the registry is, as far as it is given by address, and which key says so.
 fn registry_addresses(config: &Config) -> impl Iterator<Item = (&'static str, IpAddr)> + '_ {
     let etcd = config.etcd.iter().flat_map(|etcd| &etcd.endpoints).map(|url| ("etcd.endpoints", url));
-    let kubernetes = config.kubernetes.iter().filter_map(|kubernetes| kubernetes.server.as_ref());
+    let kubernetes = config.kubernetes.iter().filter_map(crate::config::Kubernetes::url);
     etcd.chain(kubernetes.map(|url| ("kubernetes.server", url))).filter_map(|(key, url)| Some((key, address_of(url)?)))
 }
 
-/// Which of these no peer may claim without a grant. An API server is often a node of the mesh itself, so its address is
-/// not among them: policies of the cluster say which addresses a node may have.
+/// These no peer may claim without a grant: whoever had one could keep this node from all it depends on. An API server that
+/// is a node of the mesh needs one, where its address is what `kubernetes.server` names.
 pub(super) fn protected(config: &Config) -> impl Iterator<Item = IpAddr> + '_ {
-    registry_addresses(config).filter(|(key, _)| *key == "etcd.endpoints").map(|(_, address)| address)
+    registry_addresses(config).map(|(_, address)| address)
+}
+
+/// In mode `nodes`, the way to a registry that is a node of the mesh would lead through the tunnel that needs it, unless
+/// its port is exempt.
+pub(super) fn registry_tunnelled(config: &Config, peers: &BTreeMap<NodeName, PeerSpec>) -> Option<String> {
+    let server = config.kubernetes.as_ref()?.url().filter(|_| config.overlay.mode == Mode::Nodes)?;
+    let (address, port) = (address_of(server)?, port_of(server));
+    let peer = peers.iter().find(|(_, peer)| peer.addresses.contains(&address)).map(|(name, _)| name)?;
+    let exempt = config.overlay.exempt_ports.iter().any(|range| range.contains(&port));
+    (!exempt).then(|| {
+        format!(
+            "the API server {address} is the node {peer}, and its port {port} is not exempt: the tunnel would carry the \
+             registry that it depends on; add {port} to overlay.exempt_ports on every node"
+        )
+    })
+}
+
+/// The port in a URL of TLS.
+fn port_of(url: &str) -> u16 {
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest).split('/').next().unwrap_or_default();
+    let port = authority.rsplit_once(':').filter(|(_, port)| !port.contains(']'));
+    port.and_then(|(_, port)| port.parse().ok()).unwrap_or(443)
 }
 
 /// The address in a URL; `None` for names, which are not looked up here.
@@ -112,6 +134,49 @@ mod tests {
             ("https://etcd.example:2379", None),
         ] {
             assert_eq!(address_of(url), address.map(|address| address.parse().unwrap()), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_url_says_its_port_or_means_that_of_tls() {
+        for (url, port) in [
+            ("https://192.0.2.1:6443", 6443),
+            ("https://[fd00::1]:7443/", 7443),
+            ("https://[fd00::1]", 443),
+            ("https://192.0.2.1/", 443),
+        ] {
+            assert_eq!(port_of(url), port, "{url}");
+        }
+    }
+
+    #[test]
+    fn what_this_node_depends_on_nobody_claims_and_no_tunnel_carries() {
+        let text = "[node]\nname = \"a\"\n[etcd]\nendpoints = [\"https://etcd.example:2379\"]\n";
+        let mut config = crate::config::parse(text, std::path::Path::new("w.toml")).unwrap();
+        let server = Some("https://192.0.2.1:8443".to_owned());
+        config.kubernetes = Some(crate::config::Kubernetes { server, ..Default::default() });
+        assert_eq!(protected(&config).collect::<Vec<_>>(), ["192.0.2.1".parse::<IpAddr>().unwrap()]);
+        let peers = [("b".parse().unwrap(), peer("192.0.2.1"))].into();
+        assert_eq!(registry_tunnelled(&config, &peers), None, "in mode `pods` it is not carried");
+        config.overlay.mode = Mode::Nodes;
+        assert!(registry_tunnelled(&config, &peers).unwrap().contains("add 8443"));
+        assert_eq!(registry_tunnelled(&config, &BTreeMap::new()), None);
+        config.overlay.exempt_ports = vec![8000..=9000];
+        assert_eq!(registry_tunnelled(&config, &peers), None);
+    }
+
+    fn peer(address: &str) -> PeerSpec {
+        PeerSpec {
+            name: "b".parse().unwrap(),
+            origin: warren_overlay::mesh::Origin::Registry,
+            public_key: warren_crypto::PublicKey::from_bytes([9; 32]),
+            endpoints: Vec::new(),
+            addresses: [address.parse().unwrap()].into(),
+            cidrs: BTreeSet::new(),
+            mtu: None,
+            preshared_key: None,
+            persistent_keepalive: None,
+            features: BTreeSet::new(),
         }
     }
 }

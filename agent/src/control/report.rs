@@ -6,7 +6,7 @@ use warren_overlay::mesh::Enforcement;
 use warren_overlay::mesh::Origin;
 
 use super::Control;
-use super::desired::registry_inside;
+use super::desired::{registry_inside, registry_tunnelled};
 use crate::admin::Request;
 use crate::config::{Associations, Mode};
 use crate::dataplane::PeerReport;
@@ -144,13 +144,14 @@ impl Control {
         let cni = cidrs.chain(self.cni_problems.iter().cloned());
         let host = self.host_problem.iter().chain(&self.host_problems).cloned();
         let inside = registry_inside(&self.config, &self.cluster().networks);
+        let tunnelled = registry_tunnelled(&self.config, &self.peers);
         let unguarded = self
             .underlay_devices
             .is_empty()
             .then(|| "no underlay device was found, so the guard watches none: set underlay.devices".to_owned());
         let gaps = self.host.gaps().iter().cloned();
         let unheard = self.view.troubles();
-        let own = host.chain(unguarded).chain(cni).chain(gaps).chain(inside).chain(unheard);
+        let own = host.chain(unguarded).chain(cni).chain(gaps).chain(inside).chain(tunnelled).chain(unheard);
         own.chain(registries).chain(silent).chain(held).collect()
     }
 }

@@ -140,11 +140,12 @@ impl Control {
     }
 }
 
-/// Puts down where the API server is, for whoever asks whether the overlay would carry it.
+/// Puts down where the API server is, for whoever asks whether the overlay would carry it. The registry itself looks again with
+/// each connection.
 async fn find_api_server(config: &mut Config) {
     #[cfg(feature = "kubernetes")]
     if let Some(kubernetes) = &mut config.kubernetes {
-        kubernetes.server = registry::kubernetes::server(kubernetes).await;
+        kubernetes.found = registry::kubernetes::server(kubernetes).await;
     }
     #[cfg(not(feature = "kubernetes"))]
     let _ = config;

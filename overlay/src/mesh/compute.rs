@@ -266,7 +266,7 @@ impl<'d> Builder<'d> {
                 "needs_grant",
                 format!(
                     "{address} is this host's gateway or registry: if it really is an address of {node}, \
-                     run `warren cluster add-node {node} --address {address}`"
+                     run `warren cluster add-node {node} --address {address}`, or make a WarrenBlock of it"
                 ),
             )),
             _ => Ok(()),
