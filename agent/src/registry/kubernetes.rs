@@ -58,6 +58,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::fro
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// Nothing is looked at again, without news, sooner than this.
 const CALM: Duration = Duration::from_secs(1);
+/// So many problems are said at once.
+const SAID: usize = 8;
 /// After most records were gone at once, or the store went back in time: what it takes all nodes to publish again, the
 /// one that waits longest before its next attempt included. Counted only while this node is connected.
 const SETTLING: Duration = Duration::from_secs(60);
@@ -134,6 +136,15 @@ pub async fn run(config: Kubernetes, node: NodeName, cidrs: Cidrs, known: Known,
     }
 }
 
+/// As much of it as people read.
+fn brief(problems: &[String]) -> String {
+    let mut said = problems.iter().take(SAID).map(String::as_str).collect::<Vec<_>>().join("; ");
+    if problems.len() > SAID {
+        said += &format!("; and {} more", problems.len() - SAID);
+    }
+    said
+}
+
 /// The first of these, but not at once: what is due and stays due, whatever the reason, must not keep a core busy.
 fn soonest(deadlines: impl Iterator<Item = Instant>, now: Instant) -> Option<Instant> {
     deadlines.min().map(|at| at.max(now + CALM))
@@ -178,7 +189,8 @@ impl Registry {
         if let Some(Cluster { id: known, .. }) = self.known.cluster.as_ref().filter(|known| known.id != id) {
             return Err(Fault::Local(format!(
                 "this API server is of another cluster ({id} instead of {known}): check kubernetes.server and \
-                 kubernetes.kubeconfig; if this host is to join it, stop the agent and remove mesh.json from node.state_dir"
+                 kubernetes.kubeconfig; if this host is to join it, stop the agent and remove mesh.json from node.state_dir, \
+                 which forgets all it knows of the old one"
             )));
         }
         if self.id != id {
@@ -280,7 +292,7 @@ impl Registry {
         self.voice.contact(self.store.revision());
         match all.as_slice() {
             [] => self.voice.well(format!("connected, version {}", self.store.revision())).await,
-            problems => self.voice.unwell(&problems.join("; ")).await,
+            problems => self.voice.unwell(&brief(problems)).await,
         }
         Ok(())
     }
@@ -329,5 +341,13 @@ mod tests {
         assert_eq!(soonest([now + hour, past].into_iter(), now), Some(now + CALM));
         assert_eq!(soonest([now + hour].into_iter(), now), Some(now + hour));
         assert_eq!(soonest([].into_iter(), now), None);
+    }
+
+    #[test]
+    fn of_many_problems_the_first_are_said_and_the_others_counted() {
+        let problems: Vec<_> = (0..5000).map(|number| format!("p{number}")).collect();
+        assert_eq!(brief(&problems[..2]), "p0; p1");
+        let said = brief(&problems);
+        assert!(said.starts_with("p0; p1; ") && said.ends_with("; and 4992 more") && said.len() < 100, "{said}");
     }
 }
