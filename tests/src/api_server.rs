@@ -34,6 +34,8 @@ pub enum Mood {
     Slow(Duration),
     /// Answers all with this status.
     Status(u16),
+    /// Answers whoever reads, and all who write with this status.
+    Refusing(u16),
     /// Does not know the custom resources yet.
     Strange,
     /// Answers with what is no JSON.

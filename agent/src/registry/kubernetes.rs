@@ -60,7 +60,7 @@ const DEBOUNCE: Duration = Duration::from_millis(50);
 const CALM: Duration = Duration::from_secs(1);
 /// So many problems are said at once.
 const SAID: usize = 8;
-/// After most records were gone at once, or the store went back in time: what it takes all nodes to publish again, the
+/// After most records or blocks were gone at once, or the store went back in time: what it takes all nodes to publish again, the
 /// one that waits longest before its next attempt included. Counted only while this node is connected.
 const SETTLING: Duration = Duration::from_secs(60);
 /// What belonged to somebody is given back after it was missing for this long.
@@ -88,7 +88,8 @@ struct Registry {
     settled_at: Instant,
     /// The last connection ended before that.
     unsettled: bool,
-    brake: Brake,
+    /// Of records and of blocks.
+    brakes: [(Kind, Brake); 2],
     absences: Absences,
     known: Known,
     doubts: Doubts,
@@ -112,7 +113,8 @@ pub async fn run(config: Kubernetes, node: NodeName, cidrs: Cidrs, known: Known,
         id: String::new(),
         settled_at: Instant::now(),
         unsettled: false,
-        brake: Brake::new(known.entries.len(), SETTLING, Instant::now()),
+        brakes: [(Kind::Record, known.entries.len()), (Kind::Block, known.owners.len())]
+            .map(|(kind, count)| (kind, Brake::new(count, SETTLING, Instant::now()))),
         absences: Absences::new(ABSENCE),
         known,
         doubts: Doubts::new(DOUBT),
@@ -244,9 +246,13 @@ impl Registry {
     fn take(&mut self, heard: News) {
         let now = Instant::now();
         let went_back = self.store.apply(heard);
-        let pulls = self.store.records().is_some_and(|count| self.brake.pulls(count, now));
+        let store = &self.store;
+        let pull = |(kind, brake): &mut (Kind, Brake)| store.count(*kind).is_some_and(|count| brake.pulls(count, now));
+        let pulls = self.brakes.iter_mut().map(pull).fold(false, |one, other| one | other);
         if went_back || pulls {
-            tracing::warn!("most records are gone at once, or the API server went back in time: waiting for the nodes");
+            tracing::warn!(
+                "most records or blocks are gone at once, or the API server went back in time: waiting for the nodes"
+            );
             self.settled_at = now + SETTLING;
             self.absences.forget();
         }

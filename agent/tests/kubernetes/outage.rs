@@ -162,6 +162,12 @@ fn records_that_are_wiped_are_published_again_before_anybody_is_told() {
         let mut b = cluster.node("b", "192.0.2.2", &["10.2.0.0/24"]);
         a.until("b is known", |a| a.sees("b").is_some() && a.owner("10.2.0.0/24").is_some()).await;
         b.until("a is known", |b| b.sees("a").is_some()).await;
+        // So that those who are back first are not half of all.
+        for number in 3..=7 {
+            cluster.publish(&record(&format!("n{number}"), "192.0.2.9"), 1);
+            cluster.block(&format!("10-{number}-0-0-24"), &format!("10.{number}.0.0/24"), &format!("n{number}"));
+        }
+        a.until("all are known", |a| a.sees("n7").is_some() && a.owner("10.7.0.0/24").is_some()).await;
         cluster.api.wipe(RECORDS);
         cluster.api.wipe(BLOCKS);
         for name in ["a", "b"] {
@@ -181,6 +187,10 @@ fn a_restored_server_takes_nobody_back_to_an_old_record() {
         let (old, new) = (record("b", "192.0.2.2"), record("b", "192.0.2.2"));
         cluster.publish(&old, 1);
         a.until("b is known", |a| a.sees("b") == Some(old.public_key) && a.is_well()).await;
+        // Nothing of a's own is under way that would make up for what the restore takes.
+        let is_reported =
+            |api: &warren_tests::ApiServer| api.get(RECORDS, "a").is_some_and(|a| a["status"].is_object());
+        cluster.until("a is published whole", is_reported).await;
         let backup = cluster.api.backup();
         cluster.publish(&new, 2);
         a.until("b has another key", |a| a.sees("b") == Some(new.public_key)).await;
@@ -297,5 +307,39 @@ fn objects_that_are_too_large_for_a_page_are_read_by_fewer() {
         cluster.publish(&record("f", "192.0.2.2"), 1);
         let mut a = cluster.node("a", "192.0.2.1", &["10.1.0.0/24"]);
         a.until("what stands behind them is known", |a| a.sees("f").is_some()).await;
+    });
+}
+
+#[test]
+fn a_server_that_takes_no_writes_is_still_heard_and_not_pestered() {
+    scenario(async {
+        let cluster = Cluster::start();
+        cluster.api.be(Mood::Refusing(500));
+        let mut a = cluster.node("a", "192.0.2.1", &["10.1.0.0/24"]);
+        a.until("it says what cannot be written", |a| a.says("cannot be written") && a.says("WarrenBlock")).await;
+        for number in 2..30 {
+            let name = format!("n{number}");
+            cluster.publish(&record(&name, "192.0.2.9"), 1);
+            a.until("what happens is told", |a| a.sees(&name).is_some()).await;
+        }
+        let writes = cluster.api.count("patch", RECORDS) + cluster.api.count("create", BLOCKS);
+        assert!(writes < 10, "{writes} writes for 28 news");
+        cluster.api.be(Mood::Well);
+        a.until("all is well again", Node::is_well).await;
+        cluster.until("and published", |api| api.get(RECORDS, "a").is_some()).await;
+    });
+}
+
+#[test]
+fn a_node_that_leaves_before_it_heard_of_its_own_record_takes_it_along() {
+    scenario(async {
+        let cluster = Cluster::start();
+        for number in 1..=5 {
+            let name = format!("h{number}");
+            let host = cluster.host(&name, "192.0.2.9", Cidrs::Listed(Default::default()));
+            cluster.until("it is published", |api| api.get(RECORDS, &name).is_some()).await;
+            host.leave().await;
+            assert!(cluster.record(&name).is_none(), "{name} stayed");
+        }
     });
 }

@@ -76,9 +76,12 @@ pub(super) fn answer(request: &Request, shared: &Shared, mood: &Mood) -> Answer 
     if *mood == Mood::Strange && !target.group.is_empty() {
         return unknown();
     }
-    match verb {
-        "list" => list(request, shared, &target, mood),
-        "watch" => watch(request, &target).map_or_else(refused, Answer::Watch),
+    match (verb, mood) {
+        ("create" | "patch" | "delete", Mood::Refusing(code)) => {
+            refused((*code, "InternalError", "failed calling webhook".into()))
+        }
+        ("list", _) => list(request, shared, &target, mood),
+        ("watch", _) => watch(request, &target).map_or_else(refused, Answer::Watch),
         _ => {
             let done = one(request, &mut shared.objects(), &target, verb);
             shared.changes.send_modify(|changes| *changes += 1);

@@ -1,11 +1,11 @@
-//! Notices that most records went at once, however the news came: in a list, one deletion after the other by the watch,
+//! Notices that most objects of a kind went at once, however the news came: in a list, one deletion after the other by the watch,
 //! or while this node was down.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How many records there were a moment ago.
+/// How many there were a moment ago.
 pub(super) struct Brake {
     before: usize,
     since: Instant,

@@ -92,9 +92,9 @@ impl Store {
         self.versions.extend(version(value).map(|version| (kind, version)));
     }
 
-    /// How many records there are; `None` before they were listed.
-    pub(super) fn records(&self) -> Option<usize> {
-        self.objects.get(&Kind::Record).map(BTreeMap::len)
+    /// How many of a kind there are; `None` before they were listed.
+    pub(super) fn count(&self, kind: Kind) -> Option<usize> {
+        self.objects.get(&kind).map(BTreeMap::len)
     }
 
     /// Where a watch may go on.
