@@ -129,7 +129,7 @@ impl Follower {
         for _ in 0..PAGES {
             let page = match self.server.page(self.kind, self.limit, rest.clone()).await {
                 Err(Fault::Large) if self.limit > 1 => {
-                    self.limit = (self.limit / 4).max(1);
+                    self.limit = (self.limit / 16).max(1);
                     continue;
                 }
                 page => page?,
