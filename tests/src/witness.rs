@@ -11,6 +11,7 @@ use std::time::Duration;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::RcvBufForce;
 
+use crate::eventually;
 use crate::namespace::Namespace;
 
 /// How often a server looks whether it shall end.
@@ -44,10 +45,9 @@ impl Witness {
     /// Listens on an address and port of a namespace, by both protocols.
     #[track_caller]
     pub fn start(namespace: &Namespace, at: SocketAddr) -> Self {
-        let (tcp, udp) = namespace.enter(|| {
-            let tcp = TcpListener::bind(at).unwrap_or_else(|error| panic!("cannot listen on {at}: {error}"));
-            (tcp, UdpSocket::bind(at).unwrap_or_else(|error| panic!("cannot bind {at}: {error}")))
-        });
+        // A real plugin's address of IPv6 is nobody's until the kernel has asked around for it (RFC 4862, section 5.4).
+        let both = || namespace.enter(|| TcpListener::bind(at).ok().zip(UdpSocket::bind(at).ok()));
+        let (tcp, udp) = eventually(5, &format!("{at} can be listened on"), both);
         tcp.set_nonblocking(true).expect("a socket can be asked without waiting");
         udp.set_read_timeout(Some(LOOK)).expect("a socket has a timeout");
         setsockopt(&udp, RcvBufForce, &BUFFER).expect("root may have a large buffer");
