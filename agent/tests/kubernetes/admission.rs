@@ -1,141 +1,9 @@
 //! The admission policies of `deploy/kubernetes/base`, evaluated as an API server would: who may write what. By a real
 //! evaluator of CEL, but not by Kubernetes' own.
 
-use std::path::Path;
-use std::sync::Arc;
-
-use cel::extractors::This;
-use cel::{Context, Program};
 use serde_json::{Value, json};
 
-/// As much of a policy as decides.
-#[derive(Clone)]
-struct Policy {
-    conditions: Vec<String>,
-    variables: Vec<(String, String)>,
-    validations: Vec<Value>,
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().expect("a text").to_owned()
-}
-
-impl Policy {
-    fn read(file: &str) -> Self {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubernetes/base").join(file);
-        let manifest = std::fs::read_to_string(path).expect("the manifest is there");
-        let documents: Vec<Value> =
-            manifest.split("\n---\n").map(|one| serde_saphyr::from_str(one).expect("YAML")).collect();
-        let [policy, binding] = documents.as_slice() else { panic!("a policy and its binding") };
-        assert_eq!(binding["spec"]["policyName"], policy["metadata"]["name"]);
-        assert_eq!(binding["spec"]["validationActions"], json!(["Deny"]));
-        let spec = &policy["spec"];
-        assert_eq!(spec["failurePolicy"], "Fail");
-        let all = |key: &str| spec[key].as_array().cloned().unwrap_or_default();
-        Self {
-            conditions: all("matchConditions").iter().map(|one| text(&one["expression"])).collect(),
-            variables: all("variables").iter().map(|one| (text(&one["name"]), text(&one["expression"]))).collect(),
-            validations: all("validations"),
-        }
-    }
-
-    /// `Err` is a refusal, with its message. Whatever cannot be evaluated is refused, as `failurePolicy: Fail` says.
-    fn judge(&self, case: &Case) -> Result<(), String> {
-        let mut context = case.context();
-        for condition in &self.conditions {
-            if !truth(condition, &context)? {
-                return Ok(());
-            }
-        }
-        let mut variables = serde_json::Map::new();
-        for (name, expression) in &self.variables {
-            // One that cannot be evaluated is a fault of those that use it, and of nobody else.
-            if let Ok(value) = evaluate(expression, &context) {
-                variables.insert(name.clone(), value);
-                context.add_variable("variables", variables.clone()).expect("a map");
-            }
-        }
-        for validation in &self.validations {
-            if !truth(&text(&validation["expression"]), &context)? {
-                return Err(match validation.get("messageExpression") {
-                    Some(message) => text(&evaluate(&text(message), &context).expect("a message")),
-                    None => text(&validation["message"]),
-                });
-            }
-        }
-        Ok(())
-    }
-}
-
-fn evaluate(expression: &str, context: &Context<'_>) -> Result<Value, String> {
-    let program = Program::compile(expression).unwrap_or_else(|error| panic!("{expression}: {error}"));
-    let value = program.execute(context).map_err(|error| format!("cannot be evaluated: {expression}: {error}"))?;
-    value.json().map_err(|error| error.to_string())
-}
-
-fn truth(expression: &str, context: &Context<'_>) -> Result<bool, String> {
-    let value = evaluate(expression, context)?;
-    value.as_bool().ok_or_else(|| format!("neither true nor false: {expression}"))
-}
-
-/// A request as the policies see it.
-#[derive(Clone)]
-struct Case {
-    request: Value,
-    object: Value,
-    old: Value,
-    params: Value,
-    is_administrator: bool,
-}
-
-impl Case {
-    fn new(user: &Value, operation: &str, resource: &str, object: Value, old: Value) -> Self {
-        let (resource, sub) = resource.split_once('/').unwrap_or((resource, ""));
-        let request = json!({"operation": operation, "resource": {"group": "warren.dev", "resource": resource},
-            "subResource": sub, "userInfo": user});
-        Self { request, object, old, params: Value::Null, is_administrator: false }
-    }
-
-    fn create(user: &Value, resource: &str, object: Value) -> Self {
-        Self::new(user, "CREATE", resource, object, Value::Null)
-    }
-
-    fn update(user: &Value, resource: &str, old: Value, object: Value) -> Self {
-        Self::new(user, "UPDATE", resource, object, old)
-    }
-
-    fn delete(user: &Value, resource: &str, old: Value) -> Self {
-        Self::new(user, "DELETE", resource, Value::Null, old)
-    }
-
-    fn by_administrator(self) -> Self {
-        Self { is_administrator: true, ..self }
-    }
-
-    fn against(self, params: &Value) -> Self {
-        Self { params: params.clone(), ..self }
-    }
-
-    fn context(&self) -> Context<'static> {
-        let mut context = Context::default();
-        for (name, value) in
-            [("request", &self.request), ("object", &self.object), ("oldObject", &self.old), ("params", &self.params)]
-        {
-            context.add_variable(name, value).expect("JSON is CEL");
-        }
-        let allowed = self.is_administrator;
-        context.add_variable("authorizer", "").expect("a text");
-        let grow = |This(this): This<Arc<String>>, word: Arc<String>| format!("{this} {word}");
-        context.add_function("group", grow);
-        context.add_function("resource", grow);
-        context.add_function("check", grow);
-        context.add_function("allowed", move |This(asked): This<Arc<String>>| {
-            assert_eq!(*asked, " warren.dev warrennodes administer");
-            allowed
-        });
-        context
-    }
-}
+use crate::policy::{Case, Policy};
 
 /// The token of a Pod on this node.
 fn pod_on(node: &str) -> Value {
@@ -355,7 +223,7 @@ fn needs_every_rule(policy: &Policy, hostile: &[(&str, Case)]) {
         let mut weaker = policy.clone();
         weaker.validations.remove(number);
         let passes = hostile.iter().any(|(_, case)| weaker.judge(case).is_ok());
-        assert!(passes, "no case needs this rule: {}", validation["expression"]);
+        assert!(passes, "no case needs this rule: {}", validation.rule.0);
     }
 }
 
@@ -373,4 +241,32 @@ fn a_node_says_of_itself_what_kubernetes_knows() {
 fn no_rule_is_there_for_nothing() {
     needs_every_rule(&Policy::read("admission.yaml"), &hostile());
     needs_every_rule(&Policy::read("admission-node-facts.yaml"), &hostile_of_facts());
+}
+
+#[test]
+fn what_a_request_may_lack_is_asked_for_first() {
+    // Marked `omitempty` in AdmissionRequest and UserInfo.
+    let lacking = [
+        "subResource",
+        "requestKind",
+        "requestResource",
+        "requestSubResource",
+        "name",
+        "namespace",
+        "object",
+        "oldObject",
+        "dryRun",
+        "options",
+        "userInfo.uid",
+        "userInfo.groups",
+        "userInfo.extra",
+    ];
+    for policy in ["admission.yaml", "admission-node-facts.yaml"].map(Policy::read) {
+        for (expression, field) in policy.expressions().flat_map(|one| lacking.map(|field| (one, field))) {
+            let asks = expression.split(|one: char| !(one.is_alphanumeric() || one == '.'));
+            let name = format!("request.{field}");
+            let uses = asks.filter(|word| *word == name).count();
+            assert!(uses == 0 || expression.contains(&format!("has({name})")), "{expression}");
+        }
+    }
 }

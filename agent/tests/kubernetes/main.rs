@@ -5,5 +5,6 @@
 mod admission;
 mod manifests;
 mod outage;
+mod policy;
 mod registry;
 mod space;
