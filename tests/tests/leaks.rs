@@ -173,6 +173,25 @@ fn a_foreign_route_or_rule_ahead_of_ours_is_reported_and_nothing_is_in_clear() {
 }
 
 #[test]
+fn another_way_out_than_by_the_addresses_that_are_given_is_guarded_too() {
+    let mut pair = pair();
+    pair.connected();
+    pair.agents[0].kill();
+    let (node, hub) = (pair.nodes[0].namespace(), pair._lab.hub());
+    hub.ip(&format!("link add second type veth peer name eth1 netns {}", node.name()));
+    hub.ip_batch("addr add 10.78.0.254/24 dev second\nlink set second up\n");
+    node.ip_batch("addr add 10.78.0.1/24 dev eth1\nlink set eth1 up\n");
+    pair.agents[0].up();
+    pair.connected();
+    node.ip_batch("route add 10.42.2.0/24 via 10.78.0.254 table 7\nrule add pref 20 to 10.42.2.0/24 lookup 7\n");
+    eventually(5, "Pods' packets take the second device", || (!pair.reach()).then_some(()));
+    pair.cut();
+    pair.agents[0].kill();
+    pair.cut();
+    pair.finish();
+}
+
+#[test]
 fn cleanup_leaves_the_host_as_it_was() {
     let lab = Lab::with(Plan { underlay: Family::Dual, overlay: Family::Dual, ..Plan::default() });
     let nodes: [Node; 2] = lab.nodes();

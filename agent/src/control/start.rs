@@ -267,9 +267,11 @@ fn workers(config: &Config) -> usize {
     }
 }
 
-/// As configured, or the narrowest underlay device less the headers around a packet.
+/// As configured, or the narrowest of the underlay devices that peers know less the headers around a packet.
 fn inner_mtu(config: &Config, underlay: &Underlay, addresses: &BTreeSet<IpAddr>) -> u16 {
     let v6 = addresses.iter().any(IpAddr::is_ipv6);
-    let narrowest = underlay.devices.values().map(|device| device.mtu).min().unwrap_or(1500);
+    let known = underlay.devices.values().filter(|device| !device.addresses.is_disjoint(addresses));
+    let all = underlay.devices.values();
+    let narrowest = known.map(|device| device.mtu).min().or_else(|| all.map(|device| device.mtu).min()).unwrap_or(1500);
     config.overlay.mtu.unwrap_or_else(|| narrowest.saturating_sub(overhead(v6)).max(1280))
 }

@@ -53,16 +53,41 @@ pub(crate) fn overlay_networks(config: &Config, cluster: Option<&Cluster>, own: 
     networks.chain(&listed).chain(own).copied().collect()
 }
 
-/// The underlay without the devices on which Pods live: those that have none of the node's addresses, where these are
-/// given, or only addresses of the overlay. The guard would cut the Pods off.
+/// The underlay without the devices on which Pods live: those that have only addresses of the overlay. The guard would cut the
+/// Pods off. Which addresses are given as the node's makes no difference: packets in clear take any way out.
 pub(crate) fn without_pods(config: &Config, overlay: &[IpNet], mut underlay: Underlay) -> Underlay {
     if config.underlay.devices.is_some() {
         return underlay;
     }
-    underlay.devices.retain(|_, device| match &config.node.addresses {
-        Some(own) => !device.addresses.is_disjoint(own),
-        None if device.addresses.is_empty() => true,
-        None => device.addresses.iter().any(|address| !overlay.iter().any(|network| network.contains(address))),
-    });
+    let is_outside = |address: &IpAddr| !overlay.iter().any(|network| network.contains(address));
+    underlay.devices.retain(|_, device| device.addresses.is_empty() || device.addresses.iter().any(is_outside));
     underlay
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::UnderlayDevice;
+
+    fn device(addresses: &[&str]) -> UnderlayDevice {
+        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        UnderlayDevice { mtu: 1500, addresses }
+    }
+
+    #[test]
+    fn the_guard_watches_every_way_out_whichever_addresses_are_given() {
+        let text = "[node]\nname = \"a\"\naddresses = [\"192.0.2.1\"]\n";
+        let config = crate::config::parse(text, Path::new("w.toml")).unwrap();
+        let found = [
+            ("eth0", device(&["192.0.2.1"])),
+            ("eth1", device(&["198.51.100.1"])),
+            ("ppp0", device(&[])),
+            ("pods", device(&["10.42.1.1"])),
+        ];
+        let devices = found.map(|(name, device)| (name.to_owned(), device)).into();
+        let underlay = Underlay { devices, ..Underlay::default() };
+        let guarded = without_pods(&config, &["10.42.0.0/16".parse().unwrap()], underlay);
+        assert_eq!(guarded.devices.keys().collect::<Vec<_>>(), ["eth0", "eth1", "ppp0"]);
+        assert_eq!(node_addresses(&config, &guarded), ["192.0.2.1".parse().unwrap()].into());
+    }
 }
