@@ -3,6 +3,7 @@
 //!
 //! Order at start: guard, device, routes, and only then the record is published. Nothing here waits for a registry.
 
+mod accepted;
 pub(crate) mod cni;
 mod desired;
 mod in_clear;

@@ -97,7 +97,7 @@ impl Control {
             mesh: &self.mesh,
             peers: &self.peers,
             proven: &self.proven,
-            node_addresses: &self.node_addresses,
+            node_addresses: &self.accepted_addresses(),
             underlay_devices: &self.underlay_devices,
             mtu: self.mtu,
         })
@@ -105,8 +105,8 @@ impl Control {
 
     /// This node's own prefixes: what may leave by the TUN, and what may come out of a tunnel.
     fn local_prefixes(&self) -> Vec<IpNet> {
-        let addresses = self.node_addresses.iter().chain(&self.config.overlay.address);
-        self.mesh.own_cidrs.iter().copied().chain(addresses.map(|address| IpNet::from(*address))).collect()
+        let addresses = self.accepted_addresses().into_iter().chain(self.config.overlay.address.iter().copied());
+        self.mesh.own_cidrs.iter().copied().chain(addresses.map(IpNet::from)).collect()
     }
 
     /// Each peer with the MTU of the way to its first endpoint.
@@ -225,13 +225,12 @@ impl Control {
         }
     }
 
+    /// As configured, or all; first those that peers know to be this node's.
     fn endpoints(&self) -> Vec<SocketAddr> {
-        let port = self.config.underlay.port;
-        self.config
-            .node
-            .endpoints
-            .clone()
-            .unwrap_or_else(|| self.node_addresses.iter().map(|address| SocketAddr::new(*address, port)).collect())
+        let (port, accepted) = (self.config.underlay.port, self.accepted_addresses());
+        let others = self.node_addresses.difference(&accepted);
+        let all = || accepted.iter().chain(others).map(|address| SocketAddr::new(*address, port)).collect();
+        self.config.node.endpoints.clone().unwrap_or_else(all)
     }
 }
 

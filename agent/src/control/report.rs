@@ -6,6 +6,7 @@ use warren_overlay::mesh::Enforcement;
 use warren_overlay::mesh::Origin;
 
 use super::Control;
+use super::accepted::listed;
 use super::desired::{registry_inside, registry_tunnelled};
 use crate::admin::Request;
 use crate::config::{Associations, Mode};
@@ -74,9 +75,18 @@ impl Control {
         let status = |health: &crate::registry::Health| RegistryStatus {
             name: health.registry.to_owned(),
             ok: health.ok,
-            detail: health.detail.clone(),
+            detail: format!("{}{}", health.detail, self.unpublished(health)),
         };
         self.health.values().map(status).collect()
+    }
+
+    /// What the Node does not show, and so is not published.
+    fn unpublished(&self, health: &crate::registry::Health) -> String {
+        let left_out = self.left_out();
+        if health.registry != "kubernetes" || left_out.is_empty() {
+            return String::new();
+        }
+        format!("; not published, for the Node does not show it: {}", listed(&left_out))
     }
 
     fn peer_status(&self, report: &PeerReport) -> PeerStatus {
@@ -151,7 +161,8 @@ impl Control {
             .then(|| "no underlay device was found, so the guard watches none: set underlay.devices".to_owned());
         let gaps = self.host.gaps().iter().cloned();
         let unheard = self.view.troubles();
-        let own = host.chain(unguarded).chain(cni).chain(gaps).chain(inside).chain(tunnelled).chain(unheard);
+        let registry = inside.into_iter().chain(tunnelled).chain(self.left_out_problem());
+        let own = host.chain(unguarded).chain(cni).chain(gaps).chain(registry).chain(unheard);
         own.chain(registries).chain(silent).chain(held).collect()
     }
 }

@@ -21,6 +21,7 @@ mod definitions;
 mod fault;
 mod follow;
 mod names;
+mod node;
 mod object;
 mod publish;
 pub mod resources;
@@ -291,7 +292,7 @@ impl Registry {
         let mut all = problems.clone();
         all.extend(self.tell(cluster).await?);
         // Without its Node the record would be nobody's, and stay for ever.
-        if let Some(record) = wanted.filter(|_| !self.lacks_node()) {
+        if let Some(record) = wanted.filter(|_| !self.lacks_node()).map(|record| self.store.shown(record)) {
             all.extend(self.publisher.publish(server, &self.store, &record).await);
         }
         self.publisher.report(server, &self.store, &problems).await;

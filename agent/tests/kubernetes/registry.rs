@@ -56,6 +56,34 @@ fn what_a_node_writes_is_owned_by_its_node_and_never_keeps_it_from_going() {
 }
 
 #[test]
+fn a_node_publishes_those_of_its_addresses_that_its_node_shows() {
+    scenario(async {
+        let cluster = Cluster::start();
+        let published = |name: &'static str, addresses: &'static [&str]| {
+            move |api: &warren_tests::ApiServer| {
+                api.get(RECORDS, name).is_some_and(|one| one["spec"]["addresses"] == json!(addresses))
+            }
+        };
+        cluster.api.node("a", &["10.1.0.0/24"], &["192.0.2.1".parse().expect("an address")]);
+        let mut own = record("a", "192.0.2.1");
+        own.addresses.insert("198.51.100.1".parse().expect("an address"));
+        let mut a = Node::start(cluster.config(), own, Cidrs::Kubernetes, Known::default());
+        a.until("a is well", Node::is_well).await;
+        cluster.until("the other is left out", published("a", &["192.0.2.1"])).await;
+        let shown = ["192.0.2.1", "198.51.100.1", "a.example"].map(|one| json!({"type": "any", "address": one}));
+        let status = json!({"addresses": shown});
+        cluster
+            .api
+            .put(NODES, json!({"metadata": {"name": "a"}, "spec": {"podCIDRs": ["10.1.0.0/24"]}, "status": status}));
+        cluster.until("the Node shows it too", published("a", &["192.0.2.1", "198.51.100.1"])).await;
+        let mut host = record("h", "192.0.2.9");
+        host.addresses.insert("198.51.100.9".parse().expect("an address"));
+        let _host = Node::start(cluster.config(), host, listed(&[]), Known::default());
+        cluster.until("no Node speaks for a host", published("h", &["192.0.2.9", "198.51.100.9"])).await;
+    });
+}
+
+#[test]
 fn every_change_is_told() {
     scenario(async {
         let cluster = Cluster::start();

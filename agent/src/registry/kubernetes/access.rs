@@ -26,7 +26,7 @@ const fn access(group: &'static str, resource: &'static str, verb: &'static str,
 /// All of them.
 #[rustfmt::skip]
 pub const ACCESS: &[Access] = &[
-    access("", "nodes", "list", "its own Node alone, by field selector: the UID that owns its objects, and `spec.podCIDRs`"),
+    access("", "nodes", "list", "its own Node alone, by field selector: the UID that owns its objects, `spec.podCIDRs`, and which of its addresses `status.addresses` shows"),
     access("", "nodes", "watch", "the same, as it changes"),
     Access { name: Some("kube-system"), ..access("", "namespaces", "get", "its UID tells one cluster from another: an agent never takes another cluster's records for its own's") },
     access(GROUP, "warrenclusters", "list", "the cluster network and the enforcement"),

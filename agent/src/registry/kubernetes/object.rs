@@ -62,7 +62,11 @@ impl Object {
             uid: Some(text("/metadata/uid")).filter(|uid| uid.len() <= UID_MAX).unwrap_or_default().to_owned(),
             created: seconds(text("/metadata/creationTimestamp")),
             owner: owner.map(|owner| owner.uid),
-            spec: bytes(if kind == Kind::Record { as_record(&name, spec) } else { spec }),
+            spec: bytes(match kind {
+                Kind::Record => as_record(&name, spec),
+                Kind::Node => super::node::as_spec(&spec, &value),
+                Kind::Cluster | Kind::Block => spec,
+            }),
             allocated: allocated(&value),
             name: (!name.is_empty()).then_some(name)?,
         })

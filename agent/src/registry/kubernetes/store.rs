@@ -37,12 +37,6 @@ struct BlockSpec {
     node: NodeName,
 }
 
-#[derive(Deserialize)]
-struct NodeSpec {
-    #[serde(default, rename = "podCIDRs")]
-    pod_cidrs: Vec<IpNet>,
-}
-
 /// A block that can be read.
 pub(super) struct Block<'s> {
     pub(super) object: &'s Object,
@@ -119,12 +113,6 @@ impl Store {
 
     fn all(&self, kind: Kind) -> impl Iterator<Item = &Object> {
         self.objects.get(&kind).into_iter().flat_map(BTreeMap::values)
-    }
-
-    /// The Pod CIDRs that Kubernetes gave to the node; `None` without a Node.
-    pub(super) fn pod_cidrs(&self, node: &NodeName) -> Option<Vec<IpNet>> {
-        let NodeSpec { pod_cidrs } = self.get(Kind::Node, node.as_str())?.spec()?;
-        Some(pod_cidrs.iter().map(IpNet::trunc).collect())
     }
 
     /// What an administrator says of the cluster.
