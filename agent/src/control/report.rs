@@ -141,6 +141,16 @@ impl Control {
         }
     }
 
+    /// A node that has yet to hear of the cluster believes its file.
+    fn begins_in_clear(&self) -> Option<String> {
+        let file = self.config.overlay.enforcement;
+        (file == Enforcement::Permissive && self.cluster().enforcement == Enforcement::Strict).then(|| {
+            "overlay.enforcement: the file says permissive, the cluster says strict: a node that starts with this file and \
+             without the last good mesh sends in clear until it hears of the cluster; say strict in the file too"
+                .to_owned()
+        })
+    }
+
     /// One sentence each: what, where, what to do.
     fn problems(&self) -> Vec<String> {
         let unwell = self.health.values().filter(|health| !health.ok);
@@ -161,7 +171,7 @@ impl Control {
             .then(|| "no underlay device was found, so the guard watches none: set underlay.devices".to_owned());
         let gaps = self.host.gaps().iter().cloned();
         let unheard = self.view.troubles();
-        let registry = inside.into_iter().chain(tunnelled).chain(self.left_out_problem());
+        let registry = inside.into_iter().chain(tunnelled).chain(self.left_out_problem()).chain(self.begins_in_clear());
         let own = host.chain(unguarded).chain(cni).chain(gaps).chain(registry).chain(unheard);
         own.chain(registries).chain(silent).chain(held).collect()
     }
