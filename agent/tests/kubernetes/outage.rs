@@ -102,10 +102,12 @@ fn a_server_that_cannot_prove_who_it_is_is_asked_for_nothing() {
             (of_another, "not signed by the authority"),
             (anybody.expect("a kubeconfig"), "insecure-skip-tls-verify"),
             (ours.replace("https://", "http://"), "tokens travel by TLS alone"),
+            (ours.replace("https://", "http://user:s3cret@"), "no user or password"),
         ] {
             let config = cluster.config_of(&kubeconfig);
             let mut a = Node::start(config, record("a", "192.0.2.1"), Cidrs::Kubernetes, Known::default());
             a.until(words, |a| a.says(words)).await;
+            assert!(!a.says("s3cret"));
         }
         assert!(cluster.api.asked().is_empty() && other.api.asked().is_empty());
         let mut a = cluster.node("a", "192.0.2.1", &["10.1.0.0/24"]);

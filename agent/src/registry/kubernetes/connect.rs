@@ -63,7 +63,20 @@ fn check(found: &Config) -> Result<(), Fault> {
     Ok(())
 }
 
+/// As Kubernetes or the kubeconfig says it.
 async fn find(config: &Kubernetes) -> Result<Config, Fault> {
+    let found = read(config).await?;
+    // The URL is shown to people and stays in memory, unlike all else that is in there.
+    if found.cluster_url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err(Fault::Local(
+            "no user or password in the API server's URL: give the kubeconfig a client certificate or a token"
+                .to_owned(),
+        ));
+    }
+    Ok(found)
+}
+
+async fn read(config: &Kubernetes) -> Result<Config, Fault> {
     let Some(path) = &config.kubeconfig else {
         return Config::incluster_env().map_err(|error| {
             Fault::Local(format!(
