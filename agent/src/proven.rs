@@ -1,6 +1,6 @@
 //! Pairs that had a tunnel once: what belongs to such a peer is never in clear again, in `permissive` neither, and not
-//! after a restart. Only an administrator's word makes a node forget: the peer released from the store, or taken out of
-//! the configuration file.
+//! after a restart. A node forgets only a peer that was given up: released from the store, taken out of the configuration
+//! file, or, in Kubernetes, without its Node and its prefixes for long.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
