@@ -12,6 +12,10 @@ use tokio::time::Instant;
 use warren_overlay::mesh::Entry;
 use warren_overlay::record::{RECORD_MAX, Record};
 
+/// No number of any clock: in milliseconds, some 285,000 years. Whoever forges a record with a larger one would leave no
+/// room for ours, in a schema of signed numbers none at all; they are not outdone but outlived, as any that is doubted.
+const LAST: u64 = 1 << 53;
+
 /// A record as it stands in the store.
 #[derive(Serialize)]
 struct Stamped<'a> {
@@ -43,7 +47,7 @@ pub(super) struct Sequence {
 impl Sequence {
     /// The next record is younger than this one: of an agent before this one, or of a clock that was ahead.
     pub(super) fn outdo(&mut self, value: &[u8]) {
-        self.last = self.last.max(sequence(value).unwrap_or(0));
+        self.last = self.last.max(sequence(value).filter(|number| *number <= LAST).unwrap_or(0));
     }
 
     /// The record with the next number: milliseconds since 1970, so that it grows over a loss of all memory too.
@@ -132,5 +136,16 @@ mod tests {
         sequence.outdo(b"{}");
         sequence.outdo(b"no record");
         assert_eq!(sequence.last, 99_999_999_999_999);
+    }
+
+    #[test]
+    fn a_forged_number_leaves_room_for_the_next() {
+        let mut sequence = Sequence::default();
+        for forged in [u64::MAX >> 1, u64::MAX, LAST + 1] {
+            sequence.outdo(format!("{{\"sequence\":{forged}}}").as_bytes());
+            assert_eq!(sequence.last, 0, "{forged}");
+        }
+        sequence.outdo(format!("{{\"sequence\":{LAST}}}").as_bytes());
+        assert_eq!(sequence.last, LAST);
     }
 }
