@@ -198,6 +198,7 @@ impl Control {
             self.repair().await;
         }
         self.keep_cni();
+        self.keep_registries();
         self.join();
         if Instant::now() >= self.next_look {
             self.next_look = Instant::now() + LOOK;
@@ -263,7 +264,14 @@ impl Control {
         self.publish.send_replace(None);
         // The registry's task ends when the record is gone, and with it the last receiver.
         if tokio::time::timeout(LEAVE, self.publish.closed()).await.is_err() {
-            return Err("the store did not confirm within ten seconds; with etcd the record goes when its lease ends, with Kubernetes it stays".into());
+            // What does not leave, stays: nobody would hear of it otherwise.
+            self.publish_record();
+            return Err(
+                "the store did not confirm within ten seconds: this node stays; see `warren status`, and try again when the \
+                 registry is well; of an agent that is stopped instead, etcd drops the record when its lease ends, Kubernetes \
+                 keeps it"
+                    .into(),
+            );
         }
         self.leaving = true;
         Ok("the record is withdrawn and the agent stops; the guard stays until `warren cleanup`".to_owned())

@@ -5,6 +5,7 @@ pub mod etcd;
 mod known;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
+mod rest;
 mod sequence;
 pub mod static_peers;
 #[cfg(feature = "kubernetes")]

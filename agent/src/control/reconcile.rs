@@ -193,7 +193,7 @@ impl Control {
     }
 
     /// The record is published last, when the node can really be reached.
-    fn publish_record(&self) {
+    pub(super) fn publish_record(&self) {
         let record = self.record();
         self.publish.send_if_modified(|published| {
             let differs = published.as_ref() != Some(&record);

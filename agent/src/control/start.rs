@@ -119,6 +119,14 @@ impl Control {
         }
     }
 
+    /// A store's task ends when this node has left, and else by no fault of its own: nobody would hear anything any more.
+    pub(super) fn keep_registries(&mut self) {
+        if !self.leaving && self.registries.iter().any(tokio::task::AbortHandle::is_finished) {
+            tracing::error!("the registry's task has ended; starting it again");
+            self.start_registries();
+        }
+    }
+
     /// The configuration's, for its peers; and the CNI's, where they decide about this node's prefixes.
     fn watch_files(&self, said: Option<Result<Found, String>>) {
         if let Some(path) = self.config.path.clone() {

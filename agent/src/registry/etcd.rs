@@ -27,6 +27,7 @@ use warren_overlay::mesh::Snapshot;
 use warren_overlay::record::NodeName;
 
 pub use super::known::Known;
+use super::rest::rest;
 use super::sequence::Doubts;
 use super::{Channels, Event, Health, jitter};
 use crate::config::{Cidrs, Etcd};
@@ -136,22 +137,12 @@ pub async fn run(config: Etcd, node: NodeName, cidrs: Cidrs, known: Known, chann
         if began.elapsed() > BACKOFF.1 {
             pause = BACKOFF.0;
         }
-        registry.rest(pause + jitter(pause)).await;
+        rest(&mut registry.channels.publish, registry.publisher.has_wanted(), pause + jitter(pause)).await;
         pause = (pause * 2).min(BACKOFF.1);
     }
 }
 
 impl Registry {
-    /// Waits before the next attempt; not when the node is to leave, which cannot wait for long.
-    async fn rest(&mut self, pause: Duration) {
-        let leaves = self.channels.publish.wait_for(Option::is_none);
-        if self.publisher.has_wanted() {
-            let _ = tokio::time::timeout(pause, leaves).await;
-        } else {
-            sleep(pause).await;
-        }
-    }
-
     /// One connection, from its making to its end.
     async fn connection(&mut self) -> Result<(), Ended> {
         let mut client = connect(&self.config).await.map_err(Ended::Local)?;
@@ -273,7 +264,9 @@ impl Registry {
             Some(record) => self.publisher.want(record),
             None if self.publisher.has_wanted() => {
                 self.publisher.withdraw(client).await?;
-                return Err(Ended::Left);
+                // Whoever asked may have given up meanwhile.
+                let leaves = self.channels.publish.borrow().is_none();
+                return if leaves { Err(Ended::Left) } else { Ok(()) };
             }
             None => {}
         }

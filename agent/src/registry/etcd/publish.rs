@@ -152,6 +152,8 @@ impl Publisher {
 
     /// Takes the record back, if it is ours.
     pub(super) async fn withdraw(&mut self, client: &mut Client) -> Result<(), Error> {
+        // If whoever asked gives up, it is published again.
+        self.published = None;
         let key = self.keys.node(&self.node);
         let found = client.get(key.clone(), None).await?;
         let ours = |value: &&etcd_client::KeyValue| {
