@@ -36,6 +36,10 @@ pub enum Mood {
     Status(u16),
     /// Answers whoever reads, and all who write with this status.
     Refusing(u16),
+    /// Answers every other request of a kind that it is too busy.
+    Busy,
+    /// Tells watches of what happens so much later.
+    Lagging(Duration),
     /// Does not know the custom resources yet.
     Strange,
     /// Answers with what is no JSON.
@@ -147,6 +151,11 @@ impl ApiServer {
     /// Deletes an object, and what it owns.
     pub fn remove(&self, resource: &str, name: &str) {
         self.change(|objects| objects.remove(resource, name));
+    }
+
+    /// Deletes an object that somebody's finalizer keeps, until it is removed.
+    pub fn begin_removal(&self, resource: &str, name: &str) {
+        self.change(|objects| objects.begin_removal(resource, name));
     }
 
     /// A Node with these Pod CIDRs; made anew under another UID when it is there.

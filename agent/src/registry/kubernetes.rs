@@ -4,8 +4,8 @@
 //! connect -> which cluster is this? -> follow four kinds, each list -> watch -> ... (`follow`)
 //!    ^                                     | together, within a moment
 //!    |                                     v
-//!    |                                  claim own blocks -> tell -> publish own record
-//!    \--- whatever fails: a pause, growing, with jitter; watches then go on where they were
+//!    |                             tell -> claim own blocks -> publish own record (`settle`)
+//!    \--- whatever ends it: a pause, growing, with jitter; watches then go on where they were
 //! ```
 //!
 //! Ownership is ordered by `creationTimestamp`, which no client can write: the oldest block owns, and within a second the
@@ -23,20 +23,26 @@ mod follow;
 mod names;
 mod node;
 mod object;
+mod patience;
 mod publish;
 pub mod resources;
 mod server;
+mod settle;
 mod store;
+mod surplus;
+mod written;
 mod yaml;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
-use warren_overlay::mesh::{Allocation, Cluster};
+use tokio::time::{Instant, sleep_until, timeout_at};
+use warren_overlay::mesh::Cluster;
 use warren_overlay::record::NodeName;
 
+use super::rest::rest;
 use super::sequence::Doubts;
 use super::voice::{Deaf, Voice};
 use super::{Channels, Known, jitter};
@@ -44,6 +50,7 @@ use crate::config::{Cidrs, Kubernetes};
 use absence::Absences;
 pub use access::{ACCESS, Access};
 use brake::Brake;
+use claim::Claims;
 pub use connect::server;
 pub use definitions::definitions;
 use fault::Fault;
@@ -51,16 +58,17 @@ use follow::{News, follow};
 use object::Kind;
 use publish::Publisher;
 use server::Server;
+use settle::brief;
 use store::Store;
 
 /// Between two attempts to reach the API server; the second is doubled up to the last, each with jitter.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// Before the first attempt after a loss, which all nodes may have had at once: half of it at most, at random.
+const HERD: Duration = Duration::from_secs(8);
 /// News that come close together are told once.
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// Nothing is looked at again, without news, sooner than this.
 const CALM: Duration = Duration::from_secs(1);
-/// So many problems are said at once.
-const SAID: usize = 8;
 /// After most records or blocks were gone at once, or the store went back in time: what it takes all nodes to publish again, the
 /// one that waits longest before its next attempt included. Counted only while this node is connected.
 const SETTLING: Duration = Duration::from_secs(60);
@@ -94,11 +102,9 @@ struct Registry {
     absences: Absences,
     known: Known,
     doubts: Doubts,
-    /// What could not be claimed, and when to try again.
-    unclaimed: (Instant, Vec<String>),
-    /// Blocks that were made (`true`) or given back, and until when the watch is waited for to tell of them.
-    changed: Vec<(String, bool)>,
-    echo: Option<Instant>,
+    claims: Claims,
+    /// What cannot be heard for now, and why.
+    ailing: BTreeMap<Kind, String>,
 }
 
 /// Runs until this node leaves or the control plane is gone. As with etcd, the record is withdrawn only when
@@ -119,9 +125,8 @@ pub async fn run(config: Kubernetes, node: NodeName, cidrs: Cidrs, known: Known,
         absences: Absences::new(ABSENCE),
         known,
         doubts: Doubts::new(DOUBT),
-        unclaimed: (Instant::now(), Vec::new()),
-        changed: Vec::new(),
-        echo: None,
+        claims: Claims::new(),
+        ailing: BTreeMap::new(),
     };
     let mut pause = BACKOFF.0;
     loop {
@@ -134,18 +139,10 @@ pub async fn run(config: Kubernetes, node: NodeName, cidrs: Cidrs, known: Known,
         if began.elapsed() > BACKOFF.1 {
             pause = BACKOFF.0;
         }
-        registry.rest(pause + jitter(pause)).await;
+        let wait = if pause == BACKOFF.0 { jitter(HERD) } else { pause + jitter(pause) };
+        rest(&mut registry.channels.publish, registry.publisher.has_wanted(), wait).await;
         pause = (pause * 2).min(BACKOFF.1);
     }
-}
-
-/// As much of it as people read.
-fn brief(problems: &[String]) -> String {
-    let mut said = problems.iter().take(SAID).map(String::as_str).collect::<Vec<_>>().join("; ");
-    if problems.len() > SAID {
-        said += &format!("; and {} more", problems.len() - SAID);
-    }
-    said
 }
 
 /// The first of these, but not at once: what is due and stays due, whatever the reason, must not keep a core busy.
@@ -154,22 +151,13 @@ fn soonest(deadlines: impl Iterator<Item = Instant>, now: Instant) -> Option<Ins
 }
 
 impl Registry {
-    /// Waits before the next attempt; not when the node is to leave, which cannot wait for long.
-    async fn rest(&mut self, pause: Duration) {
-        let leaves = self.channels.publish.wait_for(Option::is_none);
-        if self.publisher.has_wanted() {
-            let _ = tokio::time::timeout(pause, leaves).await;
-        } else {
-            sleep(pause).await;
-        }
-    }
-
     /// One connection, from its making to why it ended.
     async fn connection(&mut self) -> Fault {
         let server = match self.open().await {
             Ok(server) => server,
             Err(fault) => return fault,
         };
+        self.absences.go_on(SETTLING, Instant::now());
         if self.unsettled {
             self.settled_at = Instant::now() + SETTLING;
         }
@@ -180,7 +168,8 @@ impl Registry {
             followers.spawn(follow(server.clone(), self.id.clone(), kind, self.store.start(kind), told.clone()));
         }
         let Err(fault) = self.listen(&server, &mut news, &mut followers).await;
-        self.absences.forget();
+        self.ailing.clear();
+        self.absences.pause(Instant::now());
         self.unsettled = Instant::now() < self.settled_at;
         fault
     }
@@ -210,6 +199,8 @@ impl Registry {
         followers: &mut JoinSet<Fault>,
     ) -> Result<std::convert::Infallible, Fault> {
         let mut publish = self.channels.publish.clone();
+        // Nobody need say anything for a node that leaves to go on with it.
+        let _ = self.leaves(server).await?;
         loop {
             let wake = self.wake();
             tokio::select! {
@@ -225,6 +216,8 @@ impl Registry {
             }
             if self.store.is_complete() {
                 self.settle(server).await?;
+            } else if !self.ailing.is_empty() {
+                self.voice.unwell(&brief(&self.ails())).await;
             }
         }
     }
@@ -233,19 +226,14 @@ impl Registry {
     fn wake(&self) -> Option<Instant> {
         let now = Instant::now();
         let settled = Some(self.settled_at).filter(|at| *at > now);
-        let unclaimed = (!self.unclaimed.1.is_empty()).then_some(self.unclaimed.0);
-        let others = [
-            unclaimed,
-            self.echo.filter(|at| *at > now),
-            self.absences.deadline(now),
-            self.doubts.deadline(),
-            self.publisher.deadline(),
-        ];
+        let others =
+            [self.claims.deadline(now), self.absences.deadline(now), self.doubts.deadline(), self.publisher.deadline()];
         soonest(settled.into_iter().chain(others.into_iter().flatten()), now)
     }
 
     fn take(&mut self, heard: News) {
         let now = Instant::now();
+        self.watch_over(&heard, now);
         let went_back = self.store.apply(heard);
         let store = &self.store;
         let pull = |(kind, brake): &mut (Kind, Brake)| store.count(*kind).is_some_and(|count| brake.pulls(count, now));
@@ -259,81 +247,40 @@ impl Registry {
         }
     }
 
+    /// Whether what is missing is still being looked for.
+    fn watch_over(&mut self, heard: &News, now: Instant) {
+        match heard {
+            News::Ailing(kind, why) => {
+                self.ailing.insert(*kind, why.clone());
+                self.absences.pause(now);
+            }
+            News::Mended(kind) => {
+                self.ailing.remove(kind);
+                if self.ailing.is_empty() {
+                    self.absences.go_on(SETTLING, now);
+                }
+            }
+            // Nobody knows what was there in between.
+            News::Listed(Kind::Block | Kind::Record, ..) | News::Doubted(_) => self.absences.forget(),
+            _ => {}
+        }
+    }
+
+    fn ails(&self) -> Vec<String> {
+        self.ailing
+            .values()
+            .map(|why| format!("{why}; trying again"))
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .collect()
+    }
+
     /// Everything else that comes within a moment; no longer than that, however much there is.
     async fn drain(&mut self, news: &mut mpsc::Receiver<News>) {
         let until = Instant::now() + DEBOUNCE;
         while let Ok(Some(heard)) = timeout_at(until, news.recv()).await {
             self.take(heard);
         }
-    }
-
-    /// Tells what is known and publishes what is to be known of us.
-    async fn settle(&mut self, server: &Server) -> Result<(), Fault> {
-        let wanted = self.channels.publish.borrow_and_update().clone();
-        match &wanted {
-            Some(record) => self.publisher.want(record),
-            None if self.publisher.has_wanted() => {
-                self.publisher.withdraw(server, &self.store).await?;
-                return Err(Fault::Left);
-            }
-            None => {}
-        }
-        let cluster = match self.store.cluster(&self.id) {
-            Ok(cluster) => cluster,
-            Err(problem) => {
-                self.voice.unwell(&problem).await;
-                return Ok(());
-            }
-        };
-        self.known.cluster = Some(cluster.clone());
-        // What is newly claimed comes back by the watch. Until then nobody is told anything: it would be that the node
-        // has no prefix, and its routes and everybody's to it would go and come back.
-        let Some(problems) = self.claim(server, &cluster).await else { return Ok(()) };
-        let mut all = problems.clone();
-        all.extend(self.tell(cluster).await?);
-        // Without its Node the record would be nobody's, and stay for ever.
-        if let Some(record) = wanted.filter(|_| !self.lacks_node()).map(|record| self.store.shown(record)) {
-            all.extend(self.publisher.publish(server, &self.store, &record).await);
-        }
-        self.publisher.report(server, &self.store, &problems).await;
-        self.voice.contact(self.store.revision());
-        match all.as_slice() {
-            [] => self.voice.well(format!("connected, version {}", self.store.revision())).await,
-            problems => self.voice.unwell(&brief(problems)).await,
-        }
-        Ok(())
-    }
-
-    /// Tells what is known; what is wrong with it.
-    async fn tell(&mut self, cluster: Cluster) -> Result<Vec<String>, Fault> {
-        let now = Instant::now();
-        let (mut snapshot, mut problems) = self.store.snapshot(cluster, &self.known);
-        self.release(&mut snapshot.released, now);
-        problems.extend(self.doubts.hold_back(self.voice.entries(&self.known), &mut snapshot.entries, now));
-        if now >= self.settled_at {
-            self.voice.tell(snapshot, &mut self.known).await?;
-        }
-        Ok(problems)
-    }
-
-    /// Leaves of what is missing only what is given back.
-    fn release(&mut self, missing: &mut Vec<Allocation>, now: Instant) {
-        if now < self.settled_at {
-            missing.clear();
-            return self.absences.forget();
-        }
-        let lasting = self.absences.lasting(std::mem::take(missing), now);
-        missing.extend(lasting.into_iter().filter(|gone| self.gives_back(gone)));
-    }
-
-    /// Its own prefixes a node gives back only when Kubernetes gave it others.
-    fn gives_back(&self, gone: &Allocation) -> bool {
-        let own = gone.node == *self.publisher.node();
-        let others = || {
-            let given = self.store.pod_cidrs(self.publisher.node()).filter(|_| self.cidrs == Cidrs::Kubernetes);
-            given.is_some_and(|given| !given.is_empty() && !given.contains(&gone.cidr))
-        };
-        !own || others()
     }
 }
 
@@ -348,13 +295,5 @@ mod tests {
         assert_eq!(soonest([now + hour, past].into_iter(), now), Some(now + CALM));
         assert_eq!(soonest([now + hour].into_iter(), now), Some(now + hour));
         assert_eq!(soonest([].into_iter(), now), None);
-    }
-
-    #[test]
-    fn of_many_problems_the_first_are_said_and_the_others_counted() {
-        let problems: Vec<_> = (0..5000).map(|number| format!("p{number}")).collect();
-        assert_eq!(brief(&problems[..2]), "p0; p1");
-        let said = brief(&problems);
-        assert!(said.starts_with("p0; p1; ") && said.ends_with("; and 4992 more") && said.len() < 100, "{said}");
     }
 }

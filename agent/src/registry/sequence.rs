@@ -50,6 +50,12 @@ impl Sequence {
         self.last = self.last.max(sequence(value).filter(|number| *number <= LAST).unwrap_or(0));
     }
 
+    /// What the next number has to exceed.
+    #[cfg(feature = "kubernetes")]
+    pub(super) fn last(&self) -> u64 {
+        self.last
+    }
+
     /// The record with the next number: milliseconds since 1970, so that it grows over a loss of all memory too.
     pub(super) fn stamp(&mut self, record: &Record) -> Vec<u8> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis());

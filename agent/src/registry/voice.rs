@@ -24,6 +24,11 @@ impl Voice {
         Self { registry, events, health: None, told: None }
     }
 
+    /// Whether the control plane knows anything from here.
+    pub(super) fn has_told(&self) -> bool {
+        self.told.is_some()
+    }
+
     /// The records that the control plane knows, in the order of their keys.
     pub(super) fn entries<'v>(&'v self, known: &'v Known) -> &'v [Entry] {
         self.told.as_ref().map_or(&known.entries, |told| &told.entries)

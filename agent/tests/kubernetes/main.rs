@@ -6,5 +6,6 @@ mod admission;
 mod manifests;
 mod outage;
 mod policy;
+mod patience;
 mod registry;
 mod space;

@@ -18,14 +18,14 @@ use warren_overlay::record::{RECORD_VERSION, Record};
 use warren_tests::ApiServer;
 use warren_tests::api_server::{BLOCKS, RECORDS};
 
-/// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(40);
+/// How long anything may take: longer than the longest pause between two attempts, 45 seconds.
+const PATIENCE: Duration = Duration::from_secs(75);
 
-/// Runs a test on a runtime as the agent has it, for at most a minute and a half.
+/// Runs a test on a runtime as the agent has it, for at most five minutes.
 pub(crate) fn scenario(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let local = tokio::task::LocalSet::new();
-    let limited = async { tokio::time::timeout(Duration::from_secs(90), local.run_until(test)).await };
+    let limited = async { tokio::time::timeout(Duration::from_secs(300), local.run_until(test)).await };
     runtime.block_on(limited).expect("the test ends in time");
 }
 
@@ -193,9 +193,23 @@ impl Node {
         self.publish.send_replace(Some(self.record.clone()));
     }
 
+    /// Asks that the record be withdrawn.
+    pub(crate) fn ask_to_leave(&self) {
+        self.publish.send_replace(None);
+    }
+
+    /// Gives up to ask for that.
+    pub(crate) fn ask_to_stay(&self) {
+        self.publish.send_replace(Some(self.record.clone()));
+    }
+
+    pub(crate) fn has_left(&self) -> bool {
+        self.task.is_finished()
+    }
+
     /// Withdraws the record and waits until the registry has ended.
     pub(crate) async fn leave(mut self) {
-        self.publish.send_replace(None);
+        self.ask_to_leave();
         tokio::time::timeout(PATIENCE, &mut self.task).await.expect("leaving ends").expect("without panic");
     }
 

@@ -60,7 +60,7 @@ async fn converse(stream: TcpStream, acceptor: TlsAcceptor, shared: &Shared) -> 
             let body = status(&(*code, "InternalError", "as the test wants it\u{1b}[2J".to_owned()));
             return send(stream, *code, body.to_string().as_bytes()).await;
         }
-        Mood::Well | Mood::Refusing(_) | Mood::Strange | Mood::Lying => {}
+        Mood::Well | Mood::Refusing(_) | Mood::Busy | Mood::Lagging(_) | Mood::Strange | Mood::Lying => {}
     }
     match answer(&request, shared, &mood) {
         Answer::Whole(code, body) => send(stream, code, body.to_string().as_bytes()).await?,
@@ -96,8 +96,9 @@ async fn read(stream: &mut BufReader<TlsStream<TcpStream>>) -> std::io::Result<O
 
 async fn send(stream: &mut TlsStream<TcpStream>, code: u16, body: &[u8]) -> std::io::Result<()> {
     let head = format!(
-        "HTTP/1.1 {code} Told\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
-        body.len()
+        "HTTP/1.1 {code} Told\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{}connection: close\r\n\r\n",
+        body.len(),
+        if code == 429 { "retry-after: 1\r\n" } else { "" }
     );
     stream.write_all(head.as_bytes()).await?;
     stream.write_all(body).await?;
@@ -119,6 +120,9 @@ async fn follow(
     while Instant::now() < end {
         changes.mark_unchanged();
         let events = news(&shared.objects(), &mut watch);
+        if let (Mood::Lagging(time), false) = (mood, events.is_empty()) {
+            tokio::time::sleep(*time).await;
+        }
         for event in events {
             let event = if *mood == Mood::Lying { serde_json::json!({"type": "ADDED"}) } else { event };
             chunk(stream, format!("{event}\n").as_bytes()).await?;

@@ -144,6 +144,14 @@ impl Objects {
         orphans.iter().for_each(|(kind, name)| self.remove(kind, name));
     }
 
+    /// Marks it as deleted, as long as a finalizer keeps it.
+    pub(super) fn begin_removal(&mut self, resource: &str, name: &str) {
+        let Some(mut object) = self.get(resource, name).cloned() else { return };
+        object["metadata"]["deletionTimestamp"] = now().into();
+        object["metadata"]["finalizers"] = json!(["test.example/stays"]);
+        self.store(resource, object, "MODIFIED");
+    }
+
     fn make(&mut self, resource: &str, mut object: Value) -> Value {
         self.uids += 1;
         let metadata = &mut object["metadata"];

@@ -76,6 +76,9 @@ pub(super) fn answer(request: &Request, shared: &Shared, mood: &Mood) -> Answer 
     if *mood == Mood::Strange && !target.group.is_empty() {
         return unknown();
     }
+    if *mood == Mood::Busy && is_odd(shared) {
+        return refused((429, "TooManyRequests", "Too many requests, please try again later.".into()));
+    }
     match (verb, mood) {
         ("create" | "patch" | "delete", Mood::Refusing(code)) => {
             refused((*code, "InternalError", "failed calling webhook".into()))
@@ -103,6 +106,13 @@ fn note(shared: &Shared, request: &Request, target: &Target, verb: &str) {
         query: request.query.clone(),
     };
     shared.asked.lock().expect("no request panics").push(asked);
+}
+
+/// Whether the last request was the first of its kind, the third, and so on.
+fn is_odd(shared: &Shared) -> bool {
+    let asked = shared.asked.lock().expect("no request panics");
+    let Some(last) = asked.last() else { return false };
+    asked.iter().filter(|asked| (&asked.verb, &asked.resource) == (&last.verb, &last.resource)).count() % 2 == 1
 }
 
 /// The name that a field selector names.

@@ -16,10 +16,68 @@ use crate::config::Cidrs;
 use crate::registry::etcd::{Given, Want, choose, missing};
 use crate::registry::jitter;
 
-/// What could not be claimed is tried again after this.
-pub(super) const AGAIN: Duration = Duration::from_secs(5);
+/// Prefixes are looked at again after the first of these, or ever later up to the last while something was written each
+/// time: whoever takes blocks away as fast as they are made is not to be outdone. Each with jitter.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 /// What was made or given back is left to the watch for this long, and nothing else is made meanwhile.
 const ECHO: Duration = Duration::from_secs(3);
+/// Nothing more is written after this: what happens is not heard meanwhile.
+const ENOUGH: Duration = Duration::from_secs(5);
+
+/// What was claimed last, and when to look again.
+pub(super) struct Claims {
+    /// What the node should have, and the UID of the Node that is to own it.
+    of: Option<(Cidrs, Option<String>)>,
+    next: Instant,
+    pause: Duration,
+    /// What could not be had.
+    problems: Vec<String>,
+    /// Blocks that were made (`true`) or given back, and until when the watch is waited for to tell of them.
+    changed: Vec<(String, bool)>,
+    echo: Option<Instant>,
+}
+
+impl Claims {
+    pub(super) fn new() -> Self {
+        let (next, pause) = (Instant::now(), AGAIN.0);
+        Self { of: None, next, pause, problems: Vec::new(), changed: Vec::new(), echo: None }
+    }
+
+    /// When to look again although nothing was heard.
+    pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
+        let is_due = !self.problems.is_empty() || !self.changed.is_empty();
+        self.echo.filter(|at| *at > now).into_iter().chain(is_due.then_some(self.next)).min()
+    }
+
+    /// Something else is wanted than before: that does not wait.
+    fn want(&mut self, of: (Cidrs, Option<String>)) {
+        if self.of.as_ref() != Some(&of) {
+            *self = Self { of: Some(of), changed: std::mem::take(&mut self.changed), echo: self.echo, ..Self::new() };
+        }
+    }
+
+    /// Everything was looked at; `wrote` is whether that was more than looking.
+    fn done(&mut self, Outcome { problems, changed, wrote }: Outcome, now: Instant) {
+        self.next = now + self.pause + jitter(self.pause);
+        self.pause = if wrote { (self.pause * 2).min(AGAIN.1) } else { AGAIN.0 };
+        self.echo = (!changed.is_empty()).then(|| now + ECHO);
+        (self.problems, self.changed) = (problems, changed);
+    }
+}
+
+/// What became of one look.
+#[derive(Default)]
+struct Outcome {
+    problems: Vec<String>,
+    changed: Vec<(String, bool)>,
+    wrote: bool,
+}
+
+/// One thing to do.
+enum Write {
+    Make(String, Value),
+    GiveBack(String, String),
+}
 
 /// The Node as the owner of an object: it goes with the Node, and never keeps the Node from going.
 pub(super) fn owned_by(node: Option<&Object>) -> Value {
@@ -32,43 +90,47 @@ pub(super) fn owned_by(node: Option<&Object>) -> Value {
 
 impl Registry {
     /// Makes sure that the prefixes that this node should have are its own, as far as it may; says what is missing.
-    /// `None` when blocks were made or given back right now, which the watch has still to tell.
-    pub(super) async fn claim(&mut self, server: &Server, cluster: &Cluster) -> Option<Vec<String>> {
+    pub(super) async fn claim(&mut self, server: &Server, cluster: &Cluster) -> Vec<String> {
         let wanted = match self.wanted() {
             Ok(wanted) => wanted,
             Err(problem) => {
                 // News of the Node wake whoever waits for it.
-                self.unclaimed = (Instant::now(), Vec::new());
-                return Some(vec![problem]);
+                self.claims = Claims::new();
+                return vec![problem];
             }
         };
-        let now = Instant::now();
-        if self.echo.is_some_and(|until| now < until) && !self.is_heard() {
-            return None;
+        self.claims.want((wanted.clone(), self.own_node().map(|node| node.uid.clone())));
+        if Instant::now() < self.claims.next || self.awaits_echo() {
+            return self.claims.problems.clone();
         }
-        self.echo = None;
-        let (again, problems) = &self.unclaimed;
-        if !problems.is_empty() && now < *again {
-            return Some(problems.clone());
-        }
-        let (mut problems, mut changed) = (Vec::new(), Vec::new());
-        for (name, uid) in self.stale(&wanted) {
-            note(server.delete(Kind::Block, &name, &uid).await, (name, false), &mut problems, &mut changed);
-        }
-        for cidr in self.lacking(&wanted, cluster, &mut problems) {
-            let Some(name) = block_name(cidr) else { continue };
-            let made = server.create_block(&self.block(&name, cidr)).await;
-            note(made, (name, true), &mut problems, &mut changed);
-        }
-        self.unclaimed = (Instant::now() + AGAIN + jitter(AGAIN), problems.clone());
-        self.echo = (!changed.is_empty()).then(|| Instant::now() + ECHO);
-        self.changed = changed;
-        self.changed.is_empty().then_some(problems)
+        let mut outcome = Outcome::default();
+        let writes = self.writes(&wanted, cluster, &mut outcome.problems);
+        perform(server, writes, &mut outcome).await;
+        self.claims.done(outcome, Instant::now());
+        self.claims.problems.clone()
     }
 
-    /// Whether the watch has told of everything that was made or given back.
-    fn is_heard(&self) -> bool {
-        self.changed.iter().all(|(name, there)| self.store.get(Kind::Block, name).is_some() == *there)
+    /// What to do about its prefixes.
+    fn writes(&self, wanted: &Cidrs, cluster: &Cluster, problems: &mut Vec<String>) -> Vec<Write> {
+        let mut writes: Vec<_> = self.stale(wanted).into_iter().map(|(name, uid)| Write::GiveBack(name, uid)).collect();
+        for cidr in self.lacking(wanted, cluster, problems) {
+            let Some(name) = block_name(cidr) else { continue };
+            if self.store.is_going(Kind::Block, &name) {
+                problems.push(format!(
+                    "WarrenBlock {name} is deleted and kept by finalizers alone: it is made anew when it is gone"
+                ));
+                continue;
+            }
+            let block = self.block(&name, cidr);
+            writes.push(Write::Make(name, block));
+        }
+        writes
+    }
+
+    /// Whether the watch has still to tell of what was made or given back, and is waited for.
+    pub(super) fn awaits_echo(&self) -> bool {
+        let is_heard = |(name, there): &(String, bool)| self.store.get(Kind::Block, name).is_some() == *there;
+        self.claims.echo.is_some_and(|until| Instant::now() < until) && !self.claims.changed.iter().all(is_heard)
     }
 
     /// Which prefixes the node should have; or why nobody knows.
@@ -161,20 +223,63 @@ fn is_beaten(block: &Block<'_>, blocks: &[Block<'_>]) -> bool {
     blocks.iter().any(|other| other.node != block.node && overlaps(other) && order(other) < order(block))
 }
 
-/// What failed is a problem, what is gone already is none. Whether the way to the server still is one, the watches find
-/// out: a write that fails must not keep this node from hearing.
-fn note(
-    done: Result<(), Fault>,
-    (name, there): (String, bool),
-    problems: &mut Vec<String>,
-    changed: &mut Vec<(String, bool)>,
-) {
-    match done {
-        Ok(()) => {
-            tracing::info!(block = name, "{}", if there { "made" } else { "given back" });
-            changed.push((name, there));
+/// One after the other, and what is left when that takes too long the next time.
+async fn perform(server: &Server, writes: Vec<Write>, outcome: &mut Outcome) {
+    let (enough, count) = (Instant::now() + ENOUGH, writes.len());
+    for (at, write) in writes.into_iter().enumerate() {
+        if Instant::now() >= enough {
+            outcome
+                .problems
+                .push(format!("the API server is slow: {} WarrenBlock(s) have still to be written", count - at));
+            return;
         }
-        Err(fault) if fault.code() == Some(404) && !there => changed.push((name, there)),
-        Err(fault) => problems.push(format!("WarrenBlock {name}: {fault}")),
+        match write {
+            Write::Make(name, block) => outcome.note(server.create_block(&block).await, (name, true)),
+            Write::GiveBack(name, uid) => {
+                outcome.note(server.delete(Kind::Block, &name, &uid).await, (name, false));
+            }
+        }
+    }
+}
+
+impl Outcome {
+    /// What failed is a problem, what is gone already is none. Whether the way to the server still is one, the watches
+    /// find out: a write that fails must not keep this node from hearing.
+    fn note(&mut self, done: Result<(), Fault>, (name, there): (String, bool)) {
+        // Who came second has only to look what is left.
+        self.wrote |= done.as_ref().err().and_then(Fault::code) != Some(409);
+        match done {
+            Ok(()) => {
+                tracing::info!(block = name, "{}", if there { "made" } else { "given back" });
+                self.changed.push((name, there));
+            }
+            Err(fault) if fault.code() == Some(404) && !there => self.changed.push((name, there)),
+            Err(fault) => self.problems.push(format!("WarrenBlock {name}: {fault}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_that_are_taken_away_each_time_are_made_ever_later_and_what_is_new_at_once() {
+        let (mut claims, now) = (Claims::new(), Instant::now());
+        let of = |cidr: &str| (Cidrs::Listed([cidr.parse().unwrap()].into()), None);
+        claims.want(of("10.1.0.0/24"));
+        for seconds in [5, 10, 20, 40, 60, 60] {
+            let made = Outcome { changed: vec![("10-1-0-0-24".to_owned(), true)], wrote: true, ..Outcome::default() };
+            claims.done(made, now);
+            claims.want(of("10.1.0.0/24"));
+            let (least, waits) = (Duration::from_secs(seconds), claims.next - now);
+            assert!(waits >= least && waits <= least * 3 / 2, "{waits:?}");
+            assert_eq!(claims.deadline(now), Some(now + ECHO));
+            assert_eq!(claims.deadline(now + ECHO), Some(claims.next), "it is looked at again");
+        }
+        claims.want(of("10.2.0.0/24"));
+        assert!(claims.next <= Instant::now());
+        claims.done(Outcome::default(), now);
+        assert_eq!(claims.deadline(now), None, "all is well, and nothing is due");
     }
 }

@@ -1,8 +1,16 @@
 //! Why a request or a connection failed, for people: what is wrong and what to do. Never carries a token or an object;
 //! of what a server says only as much as fits a line.
 
+use std::time::Duration;
+
+use http::header::RETRY_AFTER;
+use http::response::Parts;
+use serde_json::Value;
+
 /// The longest text of a server that is repeated.
 const SAID_MAX: usize = 300;
+/// However long a server asks to be left alone, it is asked again after this.
+const WAIT_MAX: u64 = 60;
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -11,8 +19,15 @@ pub(super) enum Fault {
     #[error("{}", of_client(.0))]
     Client(Box<kube::Error>),
     /// It answered with this status.
-    #[error("{}", of_code(*.0, .1))]
-    Said(u16, String),
+    #[error("{}", of_code(*.code, .said))]
+    Said {
+        /// The HTTP status.
+        code: u16,
+        /// Its words.
+        said: String,
+        /// How long it wants to be left alone.
+        wait: Option<Duration>,
+    },
     /// The connection broke.
     #[error("the connection broke: {0}")]
     Broken(#[from] std::io::Error),
@@ -36,7 +51,7 @@ pub(super) enum Fault {
 impl From<kube::Error> for Fault {
     fn from(error: kube::Error) -> Self {
         match error {
-            kube::Error::Api(status) => Self::Said(status.code, status.message),
+            kube::Error::Api(status) => Self::said(status.code, status.message),
             other => Self::Client(Box::new(other)),
         }
     }
@@ -52,9 +67,42 @@ impl Fault {
     /// The HTTP status, where the server gave one.
     pub(super) fn code(&self) -> Option<u16> {
         match self {
-            Self::Said(code, _) => Some(*code),
+            Self::Said { code, .. } => Some(*code),
             _ => None,
         }
+    }
+
+    pub(super) fn said(code: u16, said: String) -> Self {
+        Self::Said { code, said, wait: None }
+    }
+
+    /// How long the server wants to be left alone, if it says so.
+    pub(super) fn wait(&self) -> Option<Duration> {
+        match self {
+            Self::Said { wait, .. } => *wait,
+            _ => None,
+        }
+    }
+
+    /// Of one request, and not of the connection: the same request may well be answered in a moment.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Said { code, .. } => matches!(code, 408 | 429 | 500..=599),
+            Self::Silent | Self::Broken(_) => true,
+            _ => false,
+        }
+    }
+}
+
+/// What a reply means that is no success.
+pub(super) fn refusal(head: &Parts, body: &[u8]) -> Fault {
+    let wait = head.headers.get(RETRY_AFTER).and_then(|wait| wait.to_str().ok()?.parse().ok());
+    let message = serde_json::from_slice::<Value>(body).ok();
+    let message = message.and_then(|status| status.get("message")?.as_str().map(str::to_owned));
+    Fault::Said {
+        code: head.status.as_u16(),
+        said: message.unwrap_or_else(|| String::from_utf8_lossy(body).trim().to_owned()),
+        wait: wait.map(|seconds: u64| Duration::from_secs(seconds.min(WAIT_MAX))),
     }
 }
 
@@ -110,7 +158,26 @@ mod tests {
 
     #[test]
     fn what_a_server_says_stays_on_one_short_line() {
-        let said = Fault::Said(403, format!("no\u{1b}[2J\n{}", "x".repeat(10_000))).to_string();
+        let said = Fault::said(403, format!("no\u{1b}[2J\n{}", "x".repeat(10_000))).to_string();
         assert!(said.len() < 600 && !said.contains(char::is_control), "{said}");
+    }
+
+    fn answered(code: u16, wait: &str, body: &str) -> Fault {
+        let reply = http::Response::builder().status(code).header(RETRY_AFTER, wait).body(()).unwrap();
+        refusal(&reply.into_parts().0, body.as_bytes())
+    }
+
+    #[test]
+    fn a_busy_server_says_how_long_it_wants_to_be_left_alone_within_reason() {
+        assert_eq!(answered(429, "7", "Too many").wait(), Some(Duration::from_secs(7)));
+        assert_eq!(answered(429, "99999999", "").wait(), Some(Duration::from_secs(WAIT_MAX)));
+        assert_eq!(answered(429, "Wed, 21 Oct 2026 07:28:00 GMT", "").wait(), None);
+    }
+
+    #[test]
+    fn what_may_pass_is_told_from_what_may_not() {
+        assert!(answered(429, "1", "").may_pass() && answered(503, "", "").may_pass() && Fault::Silent.may_pass());
+        assert!([301, 401, 403, 404, 410, 422].iter().all(|code| !answered(*code, "", "").may_pass()));
+        assert!(answered(403, "", r#"{"message":"no such luck"}"#).to_string().contains("403: no such luck"));
     }
 }

@@ -3,12 +3,13 @@
 //! ```text
 //! list (paged) -> watch from its version -> the watch ends, as it does by the clock: watch from the last version
 //!    ^                                        |
-//!    \---- 410: the version is too old -------/      anything else: the connection ends, and all begins with a pause
-//!     \--- the server is behind that version: it was restored
+//!    \---- 410: the version is too old -------/      busy, not well, silent: the same request again, after a pause
+//!     \--- the server is behind that version: it was restored       anything else, or too often: the connection ends
 //! ```
 //!
 //! A server that was restored accepts a watch from a version that it has yet to reach, and says nothing; so each watch is
-//! preceded by the question at which version the server is.
+//! preceded by the question at which version the server is. Which cluster it is of is asked before all is read again, and
+//! after a watch that broke.
 
 use std::time::Duration;
 
@@ -17,8 +18,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Fault;
-use super::object::{Kind, Object, is_going, version};
-use super::server::{Events, PAGE, Server};
+use super::object::{Kind, Object, version};
+use super::patience::Patience;
+use super::server::{Events, PAGE, Page, Server};
 use crate::registry::jitter;
 
 /// How long the server keeps one watch open, and jitter.
@@ -27,12 +29,14 @@ const OPEN: Duration = Duration::from_secs(240);
 const SILENCE: Duration = Duration::from_secs(150);
 /// Watches that end sooner than this are opened again after a pause.
 const HASTE: Duration = Duration::from_secs(2);
+/// After a watch that broke, as those of all nodes may have at once: half of it at most, at random.
+const HERD: Duration = Duration::from_secs(4);
 /// Pages of one list: more than this is a server that repeats itself.
 const PAGES: usize = 10_000;
 /// Objects of one kind: more than this are no mesh's, and would cost the memory of the node.
-const OBJECTS: usize = 100_000;
-/// However quiet all is, everything is read again after this: watches have lost events before.
-const RELIST: Duration = Duration::from_secs(3600);
+pub(super) const OBJECTS: usize = 100_000;
+/// However quiet all is, everything is read again after half of this up to the whole: watches have lost events before.
+const RELIST: Duration = Duration::from_secs(24 * 3600);
 
 /// What was heard.
 #[derive(Debug)]
@@ -46,6 +50,9 @@ pub(super) enum News {
     Reached(Kind, String),
     /// What was heard of this kind is not to be built on: it has to be listed again.
     Doubted(Kind),
+    /// It cannot be heard for now, and why; until it is [`News::Mended`].
+    Ailing(Kind, String),
+    Mended(Kind),
 }
 
 /// Where an earlier connection got to.
@@ -56,10 +63,24 @@ pub(super) struct Start {
     pub(super) listed_at: Instant,
 }
 
-/// How a watch ended that did not fail.
+/// What to do next.
+#[derive(Clone)]
 enum Next {
     Resume(String),
     Relist,
+}
+
+/// How a watch ended that did not fail.
+struct End {
+    next: Next,
+    /// When it was to, and not because the way to the server broke.
+    by_the_clock: bool,
+}
+
+impl End {
+    fn broke(next: Next) -> Self {
+        Self { next, by_the_clock: false }
+    }
 }
 
 /// Follows until something fails, or another cluster answers. `start` is where an earlier connection got to.
@@ -70,8 +91,13 @@ pub(super) async fn follow(
     start: Option<Start>,
     news: mpsc::Sender<News>,
 ) -> Fault {
-    let mut follower = Follower { server, cluster, kind, limit: PAGE, news };
-    match follower.run(start).await {
+    let next = start.as_ref().map_or(Next::Relist, |start| Next::Resume(start.version.clone()));
+    let listed_at = start.map_or_else(Instant::now, |start| start.listed_at);
+    let (relist, patience) = (listed_at + RELIST / 2 + jitter(RELIST), Patience::default());
+    // Whoever made the connection has just looked.
+    let is_known = true;
+    let mut follower = Follower { server, cluster, kind, limit: PAGE, news, next, relist, is_known, patience };
+    match follower.run().await {
         Err(fault) => fault,
         Ok(never) => match never {},
     }
@@ -85,31 +111,68 @@ struct Follower {
     /// Objects in one page; fewer where they were too large.
     limit: u32,
     news: mpsc::Sender<News>,
+    next: Next,
+    /// When to read everything again.
+    relist: Instant,
+    /// Whoever answers is who answered before.
+    is_known: bool,
+    patience: Patience,
 }
 
 impl Follower {
-    async fn run(&mut self, start: Option<Start>) -> Result<std::convert::Infallible, Fault> {
-        let mut relist =
-            start.as_ref().map_or_else(Instant::now, |start| start.listed_at) + RELIST / 2 + jitter(RELIST);
-        let mut next = start.map_or(Next::Relist, |start| Next::Resume(start.version));
+    async fn run(&mut self) -> Result<std::convert::Infallible, Fault> {
         loop {
-            let began = Instant::now();
-            // Whoever answers now need not be who answered before.
-            if self.server.cluster_id().await? != self.cluster {
-                return Err(Fault::Local("another cluster answers than before".to_owned()));
-            }
-            let from = match next {
-                Next::Resume(version) if began < relist && !self.is_behind(&version).await? => version,
-                _ => {
-                    relist = began + RELIST / 2 + jitter(RELIST);
-                    self.list().await?
-                }
-            };
-            next = self.watch(from).await?;
-            if began.elapsed() < HASTE {
-                sleep(HASTE / 2 + jitter(HASTE)).await;
+            if let Err(fault) = self.round().await {
+                self.endure(fault).await?;
             }
         }
+    }
+
+    /// One watch, with what it takes to begin it.
+    async fn round(&mut self) -> Result<(), Fault> {
+        let began = Instant::now();
+        self.recognise().await?;
+        let from = match self.next.clone() {
+            Next::Resume(version) if began < self.relist && !self.is_behind(&version).await? => version,
+            _ => self.list().await?,
+        };
+        self.next = Next::Resume(from.clone());
+        let End { next, by_the_clock } = self.watch(from).await?;
+        self.is_known = by_the_clock && matches!(next, Next::Resume(_)) && Instant::now() < self.relist;
+        self.next = next;
+        if began.elapsed() < HASTE {
+            sleep(HASTE / 2 + jitter(HASTE)).await;
+        } else if !by_the_clock {
+            sleep(jitter(HERD)).await;
+        }
+        Ok(())
+    }
+
+    /// Whoever answers now need not be who answered before.
+    async fn recognise(&mut self) -> Result<(), Fault> {
+        if !self.is_known && self.server.cluster_id().await? != self.cluster {
+            return Err(Fault::Local("another cluster answers than before".to_owned()));
+        }
+        self.is_known = true;
+        Ok(())
+    }
+
+    /// Waits, where the same request may well be answered in a moment, and says why.
+    async fn endure(&mut self, fault: Fault) -> Result<(), Fault> {
+        let Some(pause) = self.patience.with(&fault) else { return Err(fault) };
+        // Who refuses is still there; who is silent may come back as another.
+        self.is_known &= fault.code().is_some();
+        self.tell(News::Ailing(self.kind, fault.to_string())).await?;
+        sleep(pause).await;
+        Ok(())
+    }
+
+    /// It goes on.
+    async fn mend(&mut self) -> Result<(), Fault> {
+        if self.patience.renew() {
+            self.tell(News::Mended(self.kind)).await?;
+        }
+        Ok(())
     }
 
     /// Whether the server has yet to reach this version. Versions that are no numbers cannot be compared.
@@ -123,62 +186,86 @@ impl Follower {
         Ok(behind)
     }
 
-    /// Everything; the version that it is of.
+    /// Everything, up to what a mesh can have; the version that it is of.
     async fn list(&mut self) -> Result<String, Fault> {
         let (mut objects, mut rest) = (Vec::new(), None);
         for _ in 0..PAGES {
-            let page = match self.server.page(self.kind, self.limit, rest.clone()).await {
+            let page = match self.page(rest.clone()).await {
                 Err(Fault::Large) if self.limit > 1 => {
                     self.limit = (self.limit / 16).max(1);
                     continue;
                 }
                 page => page?,
             };
-            let items = page.items.into_iter().filter(|item| !is_going(self.kind, item));
-            objects.extend(items.filter_map(|item| Object::read(self.kind, item)));
-            if objects.len() > OBJECTS {
-                return Err(Fault::Nonsense("more objects than a mesh has"));
-            }
+            objects.extend(page.items.into_iter().filter_map(|item| Object::read(self.kind, item)));
             rest = page.rest;
-            if rest.is_none() {
+            if rest.is_none() || objects.len() >= OBJECTS {
+                objects.truncate(OBJECTS);
                 let version = page.version.ok_or(Fault::Nonsense("a list without a version"))?;
                 self.tell(News::Listed(self.kind, objects, version.clone())).await?;
+                self.relist = Instant::now() + RELIST / 2 + jitter(RELIST);
                 return Ok(version);
             }
         }
         Err(Fault::Nonsense("a list without an end"))
     }
 
-    async fn watch(&mut self, from: String) -> Result<Next, Fault> {
-        let seconds = (OPEN / 2 + jitter(OPEN)).as_secs() as u32;
-        match self.server.watch(self.kind, &from, seconds).await {
-            Ok(events) => self.hear(events, from).await,
+    /// A page; asked for again where that may help, since a list that ends in the middle begins anew.
+    async fn page(&mut self, rest: Option<String>) -> Result<Page, Fault> {
+        loop {
+            match self.server.page(self.kind, self.limit, rest.clone()).await {
+                Err(fault) if fault.may_pass() => self.endure(fault).await?,
+                Err(fault) => return Err(fault),
+                Ok(page) => {
+                    self.mend().await?;
+                    return Ok(page);
+                }
+            }
+        }
+    }
+
+    async fn watch(&mut self, from: String) -> Result<End, Fault> {
+        let lasts = OPEN / 2 + jitter(OPEN);
+        let end = Instant::now() + lasts;
+        match self.server.watch(self.kind, &from, lasts.as_secs() as u32).await {
+            Ok(events) => {
+                self.mend().await?;
+                self.hear(events, from, end).await
+            }
             // 504: some servers say that they do not know that version yet.
-            Err(fault) if matches!(fault.code(), Some(410 | 504)) => Ok(Next::Relist),
+            Err(fault) if matches!(fault.code(), Some(410 | 504)) => Ok(End::broke(Next::Relist)),
             Err(fault) => Err(fault),
         }
     }
 
-    async fn hear(&mut self, mut events: Events, mut reached: String) -> Result<Next, Fault> {
+    async fn hear(&mut self, mut events: Events, mut reached: String, end: Instant) -> Result<End, Fault> {
         loop {
-            let mut event = match timeout(SILENCE, events.next()).await.unwrap_or(Err(Fault::Silent)) {
+            // What is asked for again after a fault goes on from here.
+            self.next = Next::Resume(reached.clone());
+            let event = timeout(SILENCE, events.next()).await.map_err(|_| Fault::Silent);
+            let mut event = match event.and_then(|event| event) {
                 Ok(Some(event)) => event,
+                // Whole seconds are what it was asked to last.
+                Ok(None) if Instant::now() + Duration::from_secs(1) >= end => {
+                    return Ok(End { next: Next::Resume(reached), by_the_clock: true });
+                }
                 // An end like any other: whether anybody is there, the next watch shows.
-                Ok(None) | Err(Fault::Broken(_)) => return Ok(Next::Resume(reached)),
+                Ok(None) | Err(Fault::Broken(_)) => return Ok(End::broke(Next::Resume(reached))),
                 Err(fault) => {
                     // Not even bookmarks, or what nobody understands: who knows what else was not said.
                     self.tell(News::Doubted(self.kind)).await?;
+                    self.next = Next::Relist;
                     return Err(fault);
                 }
             };
             let object = event.get_mut("object").map(Value::take).unwrap_or_default();
             let what = event.get("type").and_then(Value::as_str).unwrap_or_default();
             if what == "ERROR" {
-                return refused(&object);
+                return refused(&object).map(End::broke);
             }
             let heard = version(&object).ok_or(Fault::Nonsense("an event without a version"))?;
             if went_back(&reached, &heard) {
-                return Ok(Next::Relist);
+                return Ok(End::broke(Next::Relist));
             }
             reached = heard;
             let news = match what {
@@ -208,7 +295,7 @@ fn refused(status: &Value) -> Result<Next, Fault> {
         return Ok(Next::Relist);
     }
     let said = status.get("message").and_then(Value::as_str).unwrap_or_default();
-    Err(Fault::Said(u16::try_from(code).unwrap_or(500), said.to_owned()))
+    Err(Fault::said(u16::try_from(code).unwrap_or(500), said.to_owned()))
 }
 
 #[cfg(test)]

@@ -38,6 +38,8 @@ pub(super) struct Object {
     pub(super) spec: Vec<u8>,
     /// State and reason of its condition `Allocated`.
     pub(super) allocated: Option<(String, String)>,
+    /// Deleted, and kept by finalizers alone.
+    pub(super) going: bool,
 }
 
 #[derive(Deserialize)]
@@ -59,6 +61,7 @@ impl Object {
             .filter_map(|one| Owner::deserialize(one).ok())
             .find(|one| one.kind == "Node" && one.uid.len() <= UID_MAX);
         Some(Self {
+            going: is_going(kind, &value),
             uid: Some(text("/metadata/uid")).filter(|uid| uid.len() <= UID_MAX).unwrap_or_default().to_owned(),
             created: seconds(text("/metadata/creationTimestamp")),
             owner: owner.map(|owner| owner.uid),
@@ -80,7 +83,7 @@ impl Object {
 
 /// Deleted, and kept by finalizers alone: as good as gone, whoever put them there. A Node is there until it is gone: it is
 /// drained meanwhile.
-pub(super) fn is_going(kind: Kind, value: &Value) -> bool {
+fn is_going(kind: Kind, value: &Value) -> bool {
     kind != Kind::Node && value.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null())
 }
 

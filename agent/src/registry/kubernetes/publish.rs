@@ -2,7 +2,8 @@
 //!
 //! It stays when the agent stops: a peer without an agent is silent, not gone. It goes with the Node that owns it, with
 //! `warren leave`, and is made anew for a Node that was made anew. Where there is no Node, a record under our name with
-//! another key and from another address belongs to somebody else: this node then does not publish, and says so.
+//! another key and from another address belongs to somebody else: this node then does not publish, and says so. Nor does
+//! it write into an object that is deleted and not yet gone.
 
 use std::time::Duration;
 
@@ -13,29 +14,36 @@ use warren_overlay::record::{NodeName, Record};
 use super::Fault;
 use super::claim::owned_by;
 use super::object::{Kind, Object, as_spec};
-use super::server::Server;
+use super::server::{Applied, Server};
 use super::store::Store;
+use super::written::{PAUSE, Written};
 use crate::registry::etcd::is_another_host;
 use crate::registry::jitter;
 use crate::registry::sequence::Sequence;
 
-/// The same is not written again sooner than this: the watch tells in the meantime what became of it. After a failure
-/// doubled up to the last, each with jitter.
-const PATIENCE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(60));
+/// Before the record is taken back again, where that failed: whoever leaves does not wait for long.
+const LEAVING: Duration = Duration::from_secs(1);
 
 /// Keeps the record in the API server.
 pub(super) struct Publisher {
     node: NodeName,
     /// What was asked for last: the record that is to go when the node leaves.
     wanted: Option<Record>,
-    /// What was written last, and until when it is left to the watch.
-    written: Option<(Record, Instant)>,
+    /// What was written last, and for which Node.
+    written: Option<Written<(Record, Option<String>)>>,
+    /// The same record has the same number, however often it is written.
+    stamped: Option<(Record, u64, Value)>,
     /// UID of what was written and not heard of yet.
     unheard: Option<String>,
-    /// The same of the condition.
-    reported: Option<((String, String), Instant)>,
+    /// UID of what was taken away last.
+    removed: Option<Written<String>>,
+    /// The condition that was written last.
+    reported: Option<Written<(String, String)>>,
     /// What failed last, and how long nothing is written then.
     failed: Option<(String, Instant)>,
+    /// Why the record could not be taken back, and how long that is not tried again.
+    stuck: Option<(String, Instant)>,
+    /// After a failure; doubled with each, with jitter.
     pause: Duration,
     /// When to look again.
     due: Option<Instant>,
@@ -48,10 +56,13 @@ impl Publisher {
             node,
             wanted: None,
             written: None,
+            stamped: None,
             unheard: None,
+            removed: None,
             reported: None,
             failed: None,
-            pause: PATIENCE.0,
+            stuck: None,
+            pause: PAUSE.0,
             due: None,
             sequence: Sequence::default(),
         }
@@ -73,6 +84,11 @@ impl Publisher {
         }
     }
 
+    /// All is looked at now.
+    pub(super) fn look(&mut self) {
+        self.due = None;
+    }
+
     /// When something is to be looked at again.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.due
@@ -80,7 +96,9 @@ impl Publisher {
 
     /// Publishes, if that is not done; a sentence when it cannot be. What fails is tried again after a pause of its own.
     pub(super) async fn publish(&mut self, server: &Server, store: &Store, record: &Record) -> Option<String> {
-        self.due = None;
+        if store.is_going(Kind::Record, self.node.as_str()) {
+            return Some(self.is_going());
+        }
         let node = store.get(Kind::Node, self.node.as_str());
         if let Some(object) = store.get(Kind::Record, self.node.as_str()) {
             self.unheard = None;
@@ -96,7 +114,10 @@ impl Publisher {
                 return Some(self.is_anothers());
             }
         }
-        if self.was_written(record) {
+        let (what, now) = ((record.clone(), node.map(|node| node.uid.clone())), Instant::now());
+        let reached = store.reached(Kind::Record);
+        if let Some(until) = self.written.as_ref().and_then(|written| written.until(&what, reached, now)) {
+            self.due = Some(until);
             return None;
         }
         if let Some(failed) = self.has_failed() {
@@ -104,30 +125,50 @@ impl Publisher {
         }
         let object = self.object(record, node);
         match server.apply_record(&object).await {
-            Ok(uid) => {
-                self.written = Some((record.clone(), Instant::now() + PATIENCE.0));
-                self.unheard = uid;
-                self.wrote();
+            Ok(applied) => {
+                self.wrote(what, applied);
                 None
             }
             Err(fault) => Some(self.fails(&fault)),
         }
     }
 
+    fn wrote(&mut self, what: (Record, Option<String>), Applied { uid, version }: Applied) {
+        let now = Instant::now();
+        let written = Written::new(what.clone(), version, self.written.as_ref(), now);
+        self.due = written.until(&what, None, now);
+        (self.written, self.unheard) = (Some(written), uid);
+        (self.failed, self.pause) = (None, PAUSE.0);
+    }
+
     /// A record that belonged to another Node of this name.
     async fn remove(&mut self, server: &Server, object: &Object) -> Option<String> {
+        let now = Instant::now();
+        if let Some(until) = self.removed.as_ref().and_then(|removed| removed.until(&object.uid, None, now)) {
+            // Not again before the watch tells of it.
+            self.due = Some(until);
+            return None;
+        }
         if let Some(failed) = self.has_failed() {
             return Some(failed);
         }
         match server.delete(Kind::Record, &object.name, &object.uid).await {
             Err(fault) if !is_gone(&fault) => Some(self.fails(&fault)),
             _ => {
-                // Not again before the watch tells of it.
-                self.failed = None;
-                self.due = Some(Instant::now() + PATIENCE.0);
+                let removed = Written::new(object.uid.clone(), None, None, now);
+                (self.failed, self.due) = (None, removed.until(&object.uid, None, now));
+                self.removed = Some(removed);
                 None
             }
         }
+    }
+
+    fn is_going(&self) -> String {
+        format!(
+            "this node's WarrenNode is deleted and kept by finalizers alone: its peers take it for gone, and it is published \
+             again when it is really gone; see `kubectl get warrennode {} -o yaml`",
+            self.node
+        )
     }
 
     fn is_anothers(&self) -> String {
@@ -145,36 +186,33 @@ impl Publisher {
         Some(said)
     }
 
-    fn wrote(&mut self) {
-        (self.failed, self.pause) = (None, PATIENCE.0);
-        self.due = self.written.as_ref().map(|(_, until)| *until);
-    }
-
     fn fails(&mut self, fault: &Fault) -> String {
         let until = Instant::now() + self.pause + jitter(self.pause);
-        self.pause = (self.pause * 2).min(PATIENCE.1);
+        self.pause = (self.pause * 2).min(PAUSE.1);
         self.due = Some(until);
         let said = format!("this node's WarrenNode cannot be written: {fault}");
         self.failed = Some((said.clone(), until));
         said
     }
 
-    /// This very record, just now; then there is something to look at again.
-    fn was_written(&mut self, record: &Record) -> bool {
-        let now = Instant::now();
-        let until = self.written.as_ref().filter(|(written, until)| written == record && now < *until);
-        self.due = until.map(|(_, until)| *until);
-        self.due.is_some()
-    }
-
     fn object(&mut self, record: &Record, node: Option<&Object>) -> Value {
-        let stamped = serde_json::from_slice(&self.sequence.stamp(record)).unwrap_or_default();
+        let spec = self.spec(record);
         json!({
             "apiVersion": "warren.dev/v1alpha1",
             "kind": "WarrenNode",
             "metadata": {"name": self.node, "ownerReferences": owned_by(node)},
-            "spec": as_spec(stamped),
+            "spec": spec,
         })
+    }
+
+    fn spec(&mut self, record: &Record) -> Value {
+        let number = self.sequence.last();
+        if let Some((_, _, spec)) = self.stamped.as_ref().filter(|(of, at, _)| of == record && *at == number) {
+            return spec.clone();
+        }
+        let spec = as_spec(serde_json::from_slice(&self.sequence.stamp(record)).unwrap_or_default());
+        self.stamped = Some((record.clone(), self.sequence.last(), spec.clone()));
+        spec
     }
 
     /// Writes the condition `Allocated` when its state or reason changes; never for what else there is to say. That it
@@ -183,37 +221,54 @@ impl Publisher {
         let Some(object) = store.get(Kind::Record, self.node.as_str()) else { return };
         let (status, reason) = if problems.is_empty() { ("True", "AllAllocated") } else { ("False", "NotAllocated") };
         let wanted = (status.to_owned(), reason.to_owned());
-        let just_now = self.reported.as_ref().is_some_and(|(it, until)| *it == wanted && Instant::now() < *until);
-        if object.allocated.as_ref() == Some(&wanted) || just_now {
+        if object.allocated.as_ref() == Some(&wanted) {
             return;
+        }
+        let (reported, reached) = (self.reported.as_ref(), store.reached(Kind::Record));
+        if let Some(until) = reported.and_then(|reported| reported.until(&wanted, reached, Instant::now())) {
+            return self.look_at(until);
         }
         let message: String = problems.join("; ").chars().take(1000).collect();
         let now = k8s_openapi::jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let condition = json!({"type": "Allocated", "status": status, "reason": reason, "message": message,
             "lastTransitionTime": now});
         let done = server.apply_status(&json!({"conditions": [condition]})).await;
-        let pause = if done.is_ok() { PATIENCE.0 } else { PATIENCE.1 };
-        let until = Instant::now() + pause;
-        self.reported = Some((wanted, until));
-        if let Err(fault) = done {
+        if let Err(fault) = &done {
             tracing::warn!(%fault, "the condition of this node's WarrenNode cannot be written");
-            self.due = Some(self.due.map_or(until, |due| due.min(until)));
         }
+        let (version, now) = (done.ok().and_then(|applied| applied.version), Instant::now());
+        let reported = Written::new(wanted.clone(), version, self.reported.as_ref(), now);
+        reported.until(&wanted, None, now).into_iter().for_each(|until| self.look_at(until));
+        self.reported = Some(reported);
     }
 
-    /// Takes the record back, if it is ours; also one that was written and not heard of yet.
-    pub(super) async fn withdraw(&mut self, server: &Server, store: &Store) -> Result<(), Fault> {
-        let name = self.node.as_str();
-        let uid = match store.get(Kind::Record, name) {
+    fn look_at(&mut self, at: Instant) {
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+
+    /// Takes the record back, if it is ours, also one that was written and not heard of yet; a sentence when that failed.
+    pub(super) async fn withdraw(&mut self, server: &Server, store: &Store) -> Option<String> {
+        if let Some((said, until)) = self.stuck.clone().filter(|(_, until)| Instant::now() < *until) {
+            self.look_at(until);
+            return Some(said);
+        }
+        let uid = match store.get(Kind::Record, self.node.as_str()) {
             Some(object) if self.is_ours(object) => Some(object.uid.clone()),
             Some(_) => None,
             None => self.unheard.clone(),
         };
-        let Some(uid) = uid else { return Ok(()) };
-        match server.delete(Kind::Record, name, &uid).await {
-            Err(fault) if is_gone(&fault) => Ok(()),
-            done => done,
-        }
+        // If whoever asked gives up, it is published again at once.
+        self.written = None;
+        let fault = server.delete(Kind::Record, self.node.as_str(), &uid?).await.err();
+        let Some(fault) = fault.filter(|fault| !is_gone(fault)) else {
+            self.unheard = None;
+            return None;
+        };
+        let until = Instant::now() + LEAVING;
+        self.look_at(until);
+        let said = format!("this node's WarrenNode cannot be withdrawn: {fault}; trying again");
+        self.stuck = Some((said.clone(), until));
+        Some(said)
     }
 
     fn is_ours(&self, object: &Object) -> bool {

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use futures::io::AsyncReadExt as _;
-use futures::{AsyncBufRead, AsyncBufReadExt as _};
+use futures::{AsyncBufRead, AsyncBufReadExt as _, TryStreamExt as _};
+use hyper::body::Body as _;
 use kube::Client;
 use kube::api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams, Preconditions, WatchParams};
 use kube::core::Request;
@@ -13,6 +14,7 @@ use tokio::time::timeout;
 use warren_overlay::record::NodeName;
 
 use super::Fault;
+use super::fault::refusal;
 use super::object::Kind;
 
 /// Objects in one page, where they are not large.
@@ -21,8 +23,12 @@ pub(super) const PAGE: u32 = 500;
 const REPLY_MAX: u64 = 4 << 20;
 /// The largest event that is taken: an object is smaller than etcd's 1.5 MiB.
 const EVENT_MAX: u64 = 4 << 20;
+/// Of a refusal, no more is read.
+const REFUSAL_MAX: u64 = 64 << 10;
 /// How long any reply may take, but that of a watch.
 const ANSWER: Duration = Duration::from_secs(15);
+/// How long that to a write may take: nothing is heard meanwhile. What was done all the same, the watch tells.
+const WRITTEN: Duration = Duration::from_secs(5);
 /// Whose fields these are, for server-side apply.
 const MANAGER: &str = "warren-agent";
 
@@ -38,6 +44,14 @@ pub(super) struct Page {
     pub(super) items: Vec<Value>,
     pub(super) version: Option<String>,
     pub(super) rest: Option<String>,
+}
+
+/// What stands there after an apply.
+pub(super) struct Applied {
+    /// The object, which may be new.
+    pub(super) uid: Option<String>,
+    /// By which the watch tells of it.
+    pub(super) version: Option<String>,
 }
 
 impl Kind {
@@ -88,26 +102,23 @@ impl Server {
     pub(super) async fn watch(&self, kind: Kind, version: &str, seconds: u32) -> Result<Events, Fault> {
         let ListParams { field_selector, .. } = self.selection(kind);
         let params = WatchParams { field_selector, timeout: Some(seconds), bookmarks: true, ..WatchParams::default() };
-        let opening = self.client.request_stream(Request::new(kind.path()).watch(&params, version)?);
-        let stream = timeout(ANSWER, opening).await.map_err(|_| Fault::Silent)??;
-        Ok(Events(Box::pin(stream)))
+        let opening = self.open(Request::new(kind.path()).watch(&params, version)?);
+        Ok(Events(timeout(ANSWER, opening).await.map_err(|_| Fault::Silent)??))
     }
 
     pub(super) async fn create_block(&self, block: &Value) -> Result<(), Fault> {
         let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
         let body = serde_json::to_vec(block).unwrap_or_default();
-        self.answer(Request::new(Kind::Block.path()).create(&params, body)?).await.map(drop)
+        self.write(Request::new(Kind::Block.path()).create(&params, body)?).await.map(drop)
     }
 
-    /// The UID of the object, which may be new.
-    pub(super) async fn apply_record(&self, record: &Value) -> Result<Option<String>, Fault> {
+    pub(super) async fn apply_record(&self, record: &Value) -> Result<Applied, Fault> {
         let params = PatchParams::apply(MANAGER).force();
         let request = Request::new(Kind::Record.path()).patch(self.node.as_str(), &params, &Patch::Apply(record))?;
-        let applied = self.answer(request).await?;
-        Ok(applied.pointer("/metadata/uid").and_then(Value::as_str).map(str::to_owned))
+        self.write(request).await.map(|object| applied(&object))
     }
 
-    pub(super) async fn apply_status(&self, status: &Value) -> Result<(), Fault> {
+    pub(super) async fn apply_status(&self, status: &Value) -> Result<Applied, Fault> {
         let params = PatchParams::apply(MANAGER).force();
         let body = json!({"apiVersion": "warren.dev/v1alpha1", "kind": "WarrenNode",
             "metadata": {"name": self.node}, "status": status});
@@ -117,14 +128,14 @@ impl Server {
             &params,
             &Patch::Apply(&body),
         )?;
-        self.answer(request).await.map(drop)
+        self.write(request).await.map(|object| applied(&object))
     }
 
     /// Deletes that very object and no other of its name.
     pub(super) async fn delete(&self, kind: Kind, name: &str, uid: &str) -> Result<(), Fault> {
         let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-        self.answer(Request::new(kind.path()).delete(name, &params)?).await.map(drop)
+        self.write(Request::new(kind.path()).delete(name, &params)?).await.map(drop)
     }
 
     /// Of Nodes its own alone.
@@ -135,23 +146,56 @@ impl Server {
         }
     }
 
-    /// The reply, whole.
+    /// The reply to what changes nothing.
     async fn answer(&self, request: http::Request<Vec<u8>>) -> Result<Value, Fault> {
-        let whole = async {
-            let mut body = Vec::new();
-            let stream = self.client.request_stream(request).await?;
-            Box::pin(stream).take(REPLY_MAX).read_to_end(&mut body).await?;
-            if body.len() as u64 == REPLY_MAX {
-                return Err(Fault::Large);
-            }
-            serde_json::from_slice(&body).map_err(|_| Fault::Nonsense("a reply that is no JSON"))
-        };
-        timeout(ANSWER, whole).await.map_err(|_| Fault::Silent)?
+        timeout(ANSWER, self.whole(request)).await.map_err(|_| Fault::Silent)?
+    }
+
+    /// The reply to what changes something.
+    async fn write(&self, request: http::Request<Vec<u8>>) -> Result<Value, Fault> {
+        timeout(WRITTEN, self.whole(request)).await.map_err(|_| Fault::Silent)?
+    }
+
+    async fn whole(&self, request: http::Request<Vec<u8>>) -> Result<Value, Fault> {
+        let mut body = Vec::new();
+        self.open(request).await?.take(REPLY_MAX).read_to_end(&mut body).await?;
+        if body.len() as u64 == REPLY_MAX {
+            return Err(Fault::Large);
+        }
+        serde_json::from_slice(&body).map_err(|_| Fault::Nonsense("a reply that is no JSON"))
+    }
+
+    /// The reply as it comes, if it is none that refuses.
+    async fn open(&self, request: http::Request<Vec<u8>>) -> Result<Reply, Fault> {
+        let (head, body) = self.client.send(request.map(kube::client::Body::from)).await?.into_parts();
+        let mut reply = bytes(body);
+        if head.status.is_success() {
+            return Ok(reply);
+        }
+        let mut said = Vec::new();
+        // What came of it is told, however it ended.
+        let _ = (&mut reply).take(REFUSAL_MAX).read_to_end(&mut said).await;
+        Err(refusal(&head, &said))
     }
 }
 
+/// A body as it comes.
+type Reply = std::pin::Pin<Box<dyn AsyncBufRead + Send>>;
+
+fn bytes(body: kube::client::Body) -> Reply {
+    let mut body = Box::pin(body);
+    let frames = futures::stream::poll_fn(move |context| body.as_mut().poll_frame(context));
+    let data = frames.try_filter_map(|frame| std::future::ready(Ok(frame.into_data().ok())));
+    Box::pin(data.map_err(std::io::Error::other).into_async_read())
+}
+
+fn applied(object: &Value) -> Applied {
+    let uid = object.pointer("/metadata/uid").and_then(Value::as_str).map(str::to_owned);
+    Applied { uid, version: super::object::version(object) }
+}
+
 /// What a watch says.
-pub(super) struct Events(std::pin::Pin<Box<dyn AsyncBufRead + Send>>);
+pub(super) struct Events(Reply);
 
 impl Events {
     /// The next event; `None` at the end.

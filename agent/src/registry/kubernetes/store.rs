@@ -9,16 +9,21 @@ use tokio::time::Instant;
 use warren_overlay::mesh::{Allocation, Cluster, Enforcement, Entry, Snapshot};
 use warren_overlay::record::{NodeName, Record};
 
-use super::follow::{News, Start, went_back};
+use super::follow::{News, OBJECTS, Start, went_back};
 use super::names::block_name;
-use super::object::{Kind, Object, is_going, version};
+use super::object::{Kind, Object, version};
 use super::resources::CLUSTER_NAME;
+use super::surplus::{BLOCKS, leave_out};
 use crate::registry::Known;
 
 /// Everything of one cluster.
 #[derive(Debug, Default)]
 pub(super) struct Store {
     objects: BTreeMap<Kind, BTreeMap<String, Object>>,
+    /// Names of what is deleted and kept by finalizers alone.
+    going: BTreeMap<Kind, BTreeSet<String>>,
+    /// Of what there was more than is taken, since it was listed last.
+    overflown: BTreeSet<Kind>,
     /// How far each kind was heard.
     versions: BTreeMap<Kind, String>,
     /// When each kind was listed last; not there for what has to be listed again.
@@ -50,24 +55,29 @@ impl Store {
     pub(super) fn apply(&mut self, news: News) -> bool {
         match news {
             News::Listed(kind, listed, version) => {
-                let listed = listed.into_iter().map(|object| (object.name.clone(), object)).collect();
+                self.overflown.remove(&kind);
+                self.objects.insert(kind, BTreeMap::new());
+                self.going.remove(&kind);
+                if listed.len() >= OBJECTS {
+                    self.overflown.insert(kind);
+                }
+                listed.into_iter().for_each(|object| self.take(kind, object));
                 let is_older = self.versions.get(&kind).is_some_and(|before| went_back(before, &version));
                 self.versions.insert(kind, version);
                 self.listed.insert(kind, Instant::now());
-                self.objects.insert(kind, listed);
                 is_older
             }
-            News::Changed(kind, value) if !is_going(kind, &value) => {
+            News::Changed(kind, value) => {
                 self.note(kind, &value);
                 if let Some(object) = Object::read(kind, value) {
-                    self.objects.entry(kind).or_default().insert(object.name.clone(), object);
+                    self.take(kind, object);
                 }
                 false
             }
-            News::Changed(kind, value) | News::Gone(kind, value) => {
+            News::Gone(kind, value) => {
                 self.note(kind, &value);
                 if let Some(object) = Object::read(kind, value) {
-                    self.objects.entry(kind).or_default().remove(&object.name);
+                    self.lose(kind, &object.name);
                 }
                 false
             }
@@ -79,7 +89,44 @@ impl Store {
                 self.listed.remove(&kind);
                 false
             }
+            News::Ailing(..) | News::Mended(_) => false,
         }
+    }
+
+    /// In the place of one that had its name, or beside the others as long as there is room.
+    fn take(&mut self, kind: Kind, object: Object) {
+        if object.going {
+            self.lose(kind, &object.name);
+            self.going.entry(kind).or_default().insert(object.name);
+            return;
+        }
+        let objects = self.objects.entry(kind).or_default();
+        if objects.len() >= OBJECTS && !objects.contains_key(&object.name) {
+            self.overflown.insert(kind);
+            return;
+        }
+        self.going.entry(kind).or_default().remove(&object.name);
+        objects.insert(object.name.clone(), object);
+    }
+
+    fn lose(&mut self, kind: Kind, name: &str) {
+        self.objects.entry(kind).or_default().remove(name);
+        self.going.entry(kind).or_default().remove(name);
+    }
+
+    /// Deleted, and not yet gone: somebody's finalizers keep it.
+    pub(super) fn is_going(&self, kind: Kind, name: &str) -> bool {
+        self.going.get(&kind).is_some_and(|names| names.contains(name))
+    }
+
+    /// Of what there is more than is known. What is not known then is not missing.
+    pub(super) fn overflown(&self) -> impl Iterator<Item = Kind> {
+        self.overflown.iter().copied()
+    }
+
+    /// How far a kind was heard.
+    pub(super) fn reached(&self, kind: Kind) -> Option<&str> {
+        self.versions.get(&kind).map(String::as_str)
     }
 
     fn note(&mut self, kind: Kind, value: &Value) {
@@ -137,12 +184,16 @@ impl Store {
                 None => faults.push(format!("the WarrenBlock {:?} is damaged and ignored", object.name)),
             }
         }
+        faults.extend(leave_out(&mut blocks, BLOCKS));
         (blocks, faults)
     }
 
     /// As the mesh takes it, and what was left out.
     pub(super) fn snapshot(&self, cluster: Cluster, known: &Known) -> (Snapshot, Vec<String>) {
         let (blocks, mut faults) = self.blocks();
+        faults.extend(self.overflown().map(|kind| {
+            format!("there are more than {OBJECTS} objects of the kind {kind:?}: the others are not known; delete some")
+        }));
         let (blocks, grants): (Vec<_>, Vec<_>) = blocks.into_iter().partition(|block| !is_own_grant(block, &cluster));
         faults.extend(grants.iter().map(|block| {
             format!(
@@ -291,8 +342,14 @@ mod tests {
         let mut store = store(Vec::new(), vec![record("a", &[]), record("b", &[])]);
         store.apply(News::Changed(Kind::Record, going.clone()));
         assert!(store.get(Kind::Record, "a").is_none() && store.get(Kind::Record, "b").is_some());
-        assert!(is_going(Kind::Record, &going) && !is_going(Kind::Node, &going));
-        store.apply(News::Changed(Kind::Node, going));
+        assert!(store.is_going(Kind::Record, "a") && !store.is_going(Kind::Record, "b"));
+        store.apply(News::Changed(Kind::Node, going.clone()));
         assert!(store.get(Kind::Node, "a").is_some(), "a Node that is drained is still there");
+        store.apply(News::Gone(Kind::Record, going.clone()));
+        assert!(!store.is_going(Kind::Record, "a"), "it is really gone");
+        store.apply(listed(Kind::Record, vec![going], "9"));
+        assert!(store.is_going(Kind::Record, "a") && store.get(Kind::Record, "a").is_none());
+        store.apply(News::Changed(Kind::Record, record("a", &[])));
+        assert!(!store.is_going(Kind::Record, "a") && store.get(Kind::Record, "a").is_some());
     }
 }
