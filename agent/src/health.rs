@@ -31,7 +31,7 @@ use answer::Answers;
 pub use answer::Ask;
 pub use joining::{Acquaintance, Joining};
 pub use listener::Troubles;
-pub use observation::{Contact, Handshake, InClear, Observation};
+pub use observation::{Contact, Handshake, Observation};
 pub use probe::Check;
 pub use vitals::Vitals;
 

@@ -64,6 +64,11 @@ impl Proven {
         self.0.retain(|name, kept| kept.origin != origin || !is_gone(name));
     }
 
+    /// Whether a tunnel with this peer has stood.
+    pub fn has(&self, name: &NodeName) -> bool {
+        self.0.contains_key(name)
+    }
+
     /// Prefixes of the overlay that must not be in clear.
     pub fn cidrs(&self) -> BTreeSet<IpNet> {
         self.0.values().flat_map(|kept| &kept.cidrs).copied().collect()

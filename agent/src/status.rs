@@ -38,6 +38,9 @@ pub struct Status {
     pub strays: u64,
     /// Packets in clear that the guard counted (`permissive`) or refused (`strict`).
     pub guard: GuardStatus,
+    /// By node, what passed in clear in `permissive`: nodes that no tunnel was ever made with, those without an agent too.
+    #[serde(default)]
+    pub in_clear: std::collections::BTreeMap<String, InClear>,
     /// What is wrong now, one sentence each: what, where, what to do.
     pub problems: Vec<String>,
     /// Refused records and claims: subject, reason, detail.
@@ -70,6 +73,15 @@ pub struct GuardStatus {
     pub passed: u64,
 }
 
+/// Packets in clear.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InClear {
+    /// To the node.
+    pub sent: u64,
+    /// From the node.
+    pub received: u64,
+}
+
 /// One peer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PeerStatus {
@@ -83,6 +95,9 @@ pub struct PeerStatus {
     pub endpoint: Option<String>,
     /// `up` (session), `connecting` (nothing answers, yet or any more), `idle` (no session, no traffic), `vanished` (record gone, kept for grace).
     pub state: String,
+    /// A tunnel with it has stood: what belongs to it is never in clear again, in `permissive` neither.
+    #[serde(default)]
+    pub proven: bool,
     /// Seconds since the last handshake.
     pub handshake_age: Option<u64>,
     /// Inner bytes sent.

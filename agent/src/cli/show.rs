@@ -32,6 +32,9 @@ fn screen(status: &Status) -> String {
     );
     let guard = if status.guard.active { "loaded" } else { "NOT LOADED" };
     line("guard", format!("{guard}, {} refused, {} passed in clear", status.guard.refused, status.guard.passed));
+    for (node, counted) in status.in_clear.iter().filter(|(_, counted)| counted.sent + counted.received > 0) {
+        line("in clear", format!("{node}: {} packets sent, {} received", counted.sent, counted.received));
+    }
     line("host", format!("{}, {} repairs", if status.ready { "as it should be" } else { "NOT READY" }, status.repairs));
     for registry in &status.registries {
         let state = if registry.ok { "well" } else { "NOT WELL" };

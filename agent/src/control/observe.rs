@@ -10,8 +10,8 @@ use warren_overlay::record::NodeName;
 
 use super::{Control, in_clear};
 use crate::dataplane::PeerReport;
-use crate::health::{Acquaintance, Ask, Check, Contact, Handshake, InClear, Joining, Observation, Window};
-use crate::status::GuardStatus;
+use crate::health::{Acquaintance, Ask, Check, Contact, Handshake, Joining, Observation, Window};
+use crate::status::{GuardStatus, InClear};
 
 /// What was seen serves whoever asks within this.
 const FRESH: Duration = Duration::from_secs(1);
@@ -113,7 +113,6 @@ impl Control {
             drops: self.dataplane.drops(),
             traffic: self.dataplane.traffic(),
             handshakes: self.view.handshakes(&reports),
-            in_clear: self.seen_in_clear(),
             contacts: self.view.contacts.clone(),
             status,
         }
@@ -179,7 +178,8 @@ impl Control {
         self.host.count_in_clear(&self.underlay_devices, self.view.owners.keys().copied().collect());
     }
 
-    fn seen_in_clear(&mut self) -> BTreeMap<String, InClear> {
+    /// What was counted since.
+    pub(super) fn seen_in_clear(&mut self) -> BTreeMap<String, InClear> {
         let mut seen: BTreeMap<String, InClear> = BTreeMap::new();
         for (prefix, (received, sent)) in self.host.in_clear() {
             let Some(owner) = self.view.owners.get(&prefix) else { continue };

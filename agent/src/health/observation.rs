@@ -26,8 +26,6 @@ pub struct Observation {
     pub traffic: PeerCounters,
     /// Handshakes by peer.
     pub handshakes: BTreeMap<String, Handshake>,
-    /// By node, what passed in clear while enforcement is `permissive`.
-    pub in_clear: BTreeMap<String, InClear>,
     /// By registry, when it answered last.
     pub contacts: BTreeMap<&'static str, Contact>,
 }
@@ -46,15 +44,6 @@ pub struct Handshake {
     pub at: u64,
     /// How long the last one took that this node began.
     pub took: Option<Duration>,
-}
-
-/// Packets in clear.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct InClear {
-    /// To the node.
-    pub sent: u64,
-    /// From the node.
-    pub received: u64,
 }
 
 /// An answer of a registry.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use warren_crypto::association::Suite;
 
 use super::{Sample, Value};
-use crate::health::observation::{Contact, InClear, Observation};
-use crate::status::PeerStatus;
+use crate::health::observation::{Contact, Observation};
+use crate::status::{InClear, PeerStatus};
 
 /// What [`PeerStatus::state`] can be.
 const STATES: [&str; 4] = ["up", "connecting", "idle", "vanished"];
@@ -198,7 +198,7 @@ pub(super) fn in_clear_received(observation: &Observation) -> Vec<Sample> {
 }
 
 fn in_clear(observation: &Observation, count: fn(&InClear) -> u64) -> Vec<Sample> {
-    observation.in_clear.iter().map(|(node, counted)| labelled([node], count(counted))).collect()
+    observation.status.in_clear.iter().map(|(node, counted)| labelled([node], count(counted))).collect()
 }
 
 fn wireguard(observation: &Observation, value: impl Fn(&PeerStatus) -> u64) -> Vec<Sample> {

@@ -10,8 +10,8 @@ use warren_tests::openmetrics::Exposition;
 
 use super::*;
 use crate::dataplane::PeerCounters;
-use crate::health::{Check, Contact, Handshake, InClear};
-use crate::status::{AssociationStatus, GuardStatus, PeerStatus, RegistryStatus, Status};
+use crate::health::{Check, Contact, Handshake};
+use crate::status::{AssociationStatus, GuardStatus, InClear, PeerStatus, RegistryStatus, Status};
 
 fn peer(name: &str, state: &str, association: Option<AssociationStatus>) -> PeerStatus {
     PeerStatus {
@@ -55,6 +55,7 @@ fn observation() -> Observation {
         peers: vec![peer("b", "up", Some(association)), peer("c", "connecting", None)],
         strays: 9,
         guard: GuardStatus { active: true, refused: 11, passed: 12 },
+        in_clear: BTreeMap::from([("d".into(), InClear { sent: 31, received: 32 })]),
         problems: vec!["one".into()],
         refusals: vec![refusal("overlap"), refusal("overlap"), refusal("malformed")],
         repairs: 13,
@@ -71,7 +72,6 @@ fn observation() -> Observation {
             "b".into(),
             Handshake { at: 1_700_000_000, took: Some(Duration::from_millis(3)) },
         )]),
-        in_clear: BTreeMap::from([("d".into(), InClear { sent: 31, received: 32 })]),
         contacts: BTreeMap::from([("etcd", Contact { at: 1.7e9, revision: 41 })]),
         ..Observation::default()
     };
