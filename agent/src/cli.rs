@@ -61,7 +61,7 @@ enum Command {
     Keygen,
     /// Read a private key from standard input and print its public key, as `wg pubkey` does.
     Pubkey,
-    /// Set up the cluster in etcd, add nodes to it, take back what nodes left.
+    /// Set up the cluster in etcd, add nodes to it, take back what nodes left; make a roll-out strict.
     Cluster(cluster::Command),
     /// Make a configuration out of another program's.
     #[command(subcommand)]
@@ -200,7 +200,8 @@ fn administer(command: cluster::Command, path: &Path) -> Result<u8, Failure> {
             failure.why
         })
     };
-    cluster::run(command, config).map_err(|why| Failure { code, why })
+    let run_dir = || config::load(path).map_or_else(|_| PathBuf::from(RUN_DIR), |config| config.node.run_dir);
+    cluster::run(command, config, run_dir).map_err(|why| Failure { code, why })
 }
 
 fn up(config: Config) -> Result<u8, String> {

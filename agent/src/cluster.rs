@@ -1,9 +1,13 @@
-//! `warren cluster …`: what an administrator does in the store. Set the cluster up, add nodes, take back what they left.
+//! `warren cluster …`: what an administrator does in the store. Set the cluster up, add nodes, take back what they left,
+//! make a roll-out strict.
 
 mod access;
 mod add_node;
+mod coverage;
+mod enforce;
 mod fault;
 mod output;
+mod standing;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -70,6 +74,9 @@ enum Verb {
         #[arg(long, value_name = "ID")]
         id: Option<String>,
     },
+    /// Change the enforcement alone: `strict` as soon as every node has an agent, as far as the registry and the agent on
+    /// this host know, or back to `permissive`.
+    Enforce(enforce::Args),
     /// Allocate a node's CIDRs, make its etcd user where the store has authentication, and print its configuration file.
     AddNode(Box<add_node::Args>),
     /// Take back a node's CIDRs, its record, and its etcd user, for good.
@@ -82,14 +89,21 @@ enum Verb {
     },
 }
 
-/// Runs a verb. `config` is asked only for what the flags leave open.
+/// Runs a verb. `config` is asked only for what the flags leave open, `run_dir` for where this host's agent answers.
 ///
 /// # Errors
 /// What is wrong and what to do.
-pub fn run(command: Command, config: impl FnOnce() -> Result<Config, String>) -> Result<u8, String> {
-    let etcd = access::resolve(command.access, config)?;
+pub fn run(
+    command: Command,
+    config: impl FnOnce() -> Result<Config, String>,
+    run_dir: impl FnOnce() -> PathBuf,
+) -> Result<u8, String> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+    if let Verb::Enforce(args) = &command.verb {
+        return runtime.block_on(enforce::run(args, command.access, config, run_dir())).map(|()| 0);
+    }
+    let etcd = access::resolve(command.access, config)?;
     let done = runtime.block_on(async {
         let mut client = etcd::connect(&etcd).await?;
         let keys = Keys::new(&etcd.cluster);
@@ -98,6 +112,8 @@ pub fn run(command: Command, config: impl FnOnce() -> Result<Config, String>) ->
                 let wanted = cluster_of(networks, permissive, id)?;
                 init(&mut client, &keys, wanted, change).await
             }
+            // It need not be in etcd, and was done above.
+            Verb::Enforce(_) => Ok(()),
             Verb::AddNode(args) => add_node::run(&mut client, &keys, &etcd, *args).await,
             Verb::Release { name, forgotten } => release(&mut client, &keys, &name, &forgotten).await,
         }
@@ -121,7 +137,7 @@ fn cluster_of(networks: Vec<IpNet>, permissive: bool, id: Option<String>) -> Res
 
 async fn init(client: &mut Client, keys: &Keys, mut wanted: Cluster, change: bool) -> Result<(), Fault> {
     let failed = || Fault::of("the cluster was not set up");
-    let existing = cluster(client, keys).await?;
+    let (existing, seen) = cluster(client, keys).await?.unzip();
     if wanted.id.is_empty() {
         wanted.id = existing.as_ref().map_or_else(|| access::random_word(16), |existing| existing.id.clone());
     }
@@ -129,24 +145,28 @@ async fn init(client: &mut Client, keys: &Keys, mut wanted: Cluster, change: boo
         say("the cluster is already set up like this");
         return Ok(());
     }
-    if existing.is_some() && !change {
-        return Err("the cluster is already set up in another way; add --change to change it".to_owned().into());
+    if let Some(existing) = existing {
+        if !change {
+            return Err("the cluster is already set up in another way; add --change to change it".to_owned().into());
+        }
+        if (existing.enforcement, wanted.enforcement) == (Enforcement::Permissive, Enforcement::Strict) {
+            enforce::check(&etcd::list(client, keys).await.map_err(failed())?.snapshot(keys).0)?;
+        }
     }
-    if existing.is_some() {
-        let text = serde_json::to_vec(&wanted).map_err(|error| Fault::Told(error.to_string()))?;
-        client.put(keys.cluster(), text, None).await.map_err(failed())?;
-    } else if !etcd::put_cluster(client, keys, &wanted).await.map_err(failed())? {
-        return Err("somebody else set the cluster up at this moment; run this again to compare".to_owned().into());
+    if !etcd::put_cluster(client, keys, &wanted, seen.unwrap_or(0)).await.map_err(failed())? {
+        return Err("somebody else changed the cluster at this moment; run this again to compare".to_owned().into());
     }
     say("the cluster is set up; add nodes with `warren cluster add-node NAME`");
     Ok(())
 }
 
-async fn cluster(client: &mut Client, keys: &Keys) -> Result<Option<Cluster>, Fault> {
+/// The cluster, and at which revision it was written.
+async fn cluster(client: &mut Client, keys: &Keys) -> Result<Option<(Cluster, i64)>, Fault> {
     let found = client.get(keys.cluster(), None).await.map_err(Fault::of("the cluster cannot be read"))?;
     let Some(value) = found.kvs().first() else { return Ok(None) };
     let damaged = |error| Fault::Told(format!("{} is damaged: {error}", keys.cluster()));
-    serde_json::from_slice(value.value()).map(Some).map_err(damaged)
+    let cluster = serde_json::from_slice(value.value()).map_err(damaged)?;
+    Ok(Some((cluster, value.mod_revision())))
 }
 
 async fn release(client: &mut Client, keys: &Keys, name: &NodeName, forgotten: &[IpNet]) -> Result<(), Fault> {

@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::Lab;
 use objects::Objects;
-pub use objects::{BLOCKS, CLUSTERS, NODES, RECORDS};
+pub use objects::{BLOCKS, CLUSTERS, NODES, PODS, RECORDS};
 use tls::Tls;
 
 /// How it behaves towards whoever asks.
@@ -166,6 +166,20 @@ impl ApiServer {
             NODES,
             json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
             "spec": {"podCIDRs": pod_cidrs}, "status": {"addresses": addresses}}),
+        );
+    }
+
+    /// A Pod of the agent on a Node.
+    pub fn agent_pod(&self, node: &str, ready: bool) {
+        let name = format!("warren-{node}");
+        self.remove(PODS, &name);
+        let labels = json!({"app.kubernetes.io/name": "warren", "app.kubernetes.io/component": "agent"});
+        let status = if ready { "True" } else { "False" };
+        self.put(
+            PODS,
+            json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "warren-system", "labels": labels}, "spec": {"nodeName": node},
+            "status": {"conditions": [{"type": "Ready", "status": status}]}}),
         );
     }
 

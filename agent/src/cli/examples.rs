@@ -29,6 +29,11 @@ const EXAMPLES: &[(&str, &str)] = &[
         "cluster add-node",
         "warren cluster add-node node-b --output node-b.toml\nwarren cluster add-node node-c --cidr 10.3.0.0/24 --cidr fd00:0:0:3::/64",
     ),
+    (
+        "cluster enforce",
+        "warren cluster enforce strict --endpoints https://192.0.2.1:2379\n\
+         warren cluster enforce permissive --kubeconfig /etc/kubernetes/admin.conf",
+    ),
     ("cluster release", "warren cluster release node-b"),
     ("import", "warren import wg-quick /etc/wireguard/wg0.conf --output /etc/warren"),
     ("import wg-quick", "warren import wg-quick /etc/wireguard/wg0.conf --output /etc/warren"),

@@ -60,7 +60,8 @@ pub(super) async fn run(client: &mut Client, keys: &Keys, etcd: &Etcd, args: Arg
 /// What the node gets: its CIDRs.
 async fn allocate(client: &mut Client, keys: &Keys, args: Args) -> Result<Vec<IpNet>, Fault> {
     let cluster = cluster(client, keys).await?;
-    let cluster = cluster.ok_or_else(|| "the cluster is not set up: run `warren cluster init` first".to_owned())?;
+    let (cluster, _) =
+        cluster.ok_or_else(|| "the cluster is not set up: run `warren cluster init` first".to_owned())?;
     let failed = || Fault::of_allocation("nothing was allocated");
     let inside = |cidr: &IpNet| cluster.networks.iter().any(|network| network.contains(cidr));
     if let Some(outside) = args.cidrs.iter().find(|cidr| !inside(cidr)) {

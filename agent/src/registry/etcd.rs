@@ -31,8 +31,7 @@ use super::rest::rest;
 use super::sequence::Doubts;
 use super::{Channels, Event, Health, jitter};
 use crate::config::{Cidrs, Etcd};
-pub(crate) use allocate::put_cluster;
-pub use allocate::{AllocateError, Want, allocate, release};
+pub use allocate::{AllocateError, Want, allocate, put_cluster, release};
 #[cfg(feature = "kubernetes")]
 pub(in crate::registry) use allocate::{Given, choose, missing};
 pub use connect::connect;

@@ -14,6 +14,7 @@
 
 mod absence;
 mod access;
+mod administration;
 mod brake;
 mod claim;
 mod connect;
@@ -49,6 +50,7 @@ use super::{Channels, Known, jitter};
 use crate::config::{Cidrs, Kubernetes};
 use absence::Absences;
 pub use access::{ACCESS, Access};
+pub(crate) use administration::Administration;
 use brake::Brake;
 use claim::Claims;
 pub use connect::server;

@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by it")]
 
 mod admission;
+mod enforce;
 mod manifests;
 mod outage;
 mod policy;

@@ -34,7 +34,7 @@ impl Request {
     pub(super) fn parameter(&self, name: &str) -> Option<String> {
         let pairs = self.query.split('&').filter_map(|pair| pair.split_once('='));
         let found = pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).next()?;
-        Some(found.replace("%3D", "=").replace("%3A", ":").replace('+', " "))
+        Some(found.replace("%3D", "=").replace("%3A", ":").replace("%2C", ",").replace("%2F", "/").replace('+', " "))
     }
 }
 

@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 /// Plural names of what it knows.
 pub const NODES: &str = "nodes";
+/// Pods; of all namespaces, since the lab has but one.
+pub const PODS: &str = "pods";
 /// WarrenClusters.
 pub const CLUSTERS: &str = "warrenclusters";
 /// WarrenBlocks.
@@ -111,7 +113,21 @@ impl Objects {
         Ok((self.replace(resource, &before, after), false))
     }
 
-    /// The same of the status alone.
+    /// `PATCH` of the specification as a merge, of this version if one is named.
+    pub(super) fn merge(&mut self, resource: &str, name: &str, change: &Value) -> Result<Value, Refused> {
+        let before = self.get(resource, name).cloned().ok_or_else(|| missing(resource, name))?;
+        let seen = &change["metadata"]["resourceVersion"];
+        if !seen.is_null() && *seen != before["metadata"]["resourceVersion"] {
+            return Err((409, "Conflict", "the object has been modified".into()));
+        }
+        let mut after = before.clone();
+        for (key, value) in change["spec"].as_object().into_iter().flatten() {
+            after["spec"][key] = value.clone();
+        }
+        Ok(self.replace(resource, &before, after))
+    }
+
+    /// Server-side apply of the status alone.
     pub(super) fn apply_status(&mut self, resource: &str, name: &str, wanted: &Value) -> Result<Value, Refused> {
         let before = self.get(resource, name).cloned().ok_or_else(|| missing(resource, name))?;
         let mut after = before.clone();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::http::Request;
-use super::objects::{BLOCKS, CLUSTERS, NODES, Objects, RECORDS, Refused, status};
+use super::objects::{BLOCKS, CLUSTERS, NODES, Objects, PODS, RECORDS, Refused, status};
 use super::{Asked, Mood, Shared};
 
 /// Objects in one page, whatever a client asks for: so that it has to go on.
@@ -49,7 +49,7 @@ fn target(path: &str) -> Option<Target> {
     };
     let mut parts = rest.split('/').map(str::to_owned);
     let resource = parts.next()?;
-    let known: &[&str] = if group.is_empty() { &[NODES, "namespaces"] } else { &[CLUSTERS, BLOCKS, RECORDS] };
+    let known: &[&str] = if group.is_empty() { &[NODES, PODS, "namespaces"] } else { &[CLUSTERS, BLOCKS, RECORDS] };
     let known = known.contains(&resource.as_str());
     known.then(|| Target { group, resource, name: parts.next(), subresource: parts.next() })
 }
@@ -120,6 +120,12 @@ fn selected(request: &Request) -> Option<String> {
     request.parameter("fieldSelector")?.strip_prefix("metadata.name=").map(str::to_owned)
 }
 
+/// Whether the object has all labels that a selector names.
+fn is_labelled(object: &Value, selector: &str) -> bool {
+    let mut wanted = selector.split(',').filter_map(|one| one.split_once('='));
+    wanted.all(|(key, value)| object["metadata"]["labels"][key] == value)
+}
+
 fn list(request: &Request, shared: &Shared, target: &Target, mood: &Mood) -> Answer {
     if *mood == Mood::Lying {
         return Answer::Whole(
@@ -129,8 +135,9 @@ fn list(request: &Request, shared: &Shared, target: &Target, mood: &Mood) -> Ans
     }
     let objects = shared.objects();
     let after = request.parameter("continue").unwrap_or_default();
-    let only = selected(request);
+    let (only, labels) = (selected(request), request.parameter("labelSelector"));
     let found = objects.list(&target.resource, &after).into_iter();
+    let found = found.filter(|object| labels.as_ref().is_none_or(|labels| is_labelled(object, labels)));
     let limit = request.parameter("limit").and_then(|limit| limit.parse().ok()).unwrap_or(PAGE).min(PAGE);
     let found: Vec<_> =
         found.filter(|object| only.as_ref().is_none_or(|only| object["metadata"]["name"] == **only)).collect();
@@ -170,6 +177,10 @@ fn one(request: &Request, objects: &mut Objects, target: &Target, verb: &str) ->
                 _ => objects.apply_status(RECORDS, name, &body()?).map(|object| (200, object)),
             }
         }
+        ("patch", CLUSTERS, None) => {
+            check_patch(request, "application/merge-patch+json")?;
+            objects.merge(CLUSTERS, name, &body()?).map(|object| (200, object))
+        }
         ("delete", resource, None) => {
             let options: Value = body()?;
             let uid = options["preconditions"]["uid"].as_str();
@@ -181,11 +192,16 @@ fn one(request: &Request, objects: &mut Objects, target: &Target, verb: &str) ->
 
 /// Server-side apply, and nothing else that `PATCH` can be.
 fn check_apply(request: &Request) -> Result<(), Refused> {
-    if request.content_type != "application/apply-patch+yaml" {
-        return Err((415, "UnsupportedMediaType", request.content_type.clone()));
-    }
+    check_patch(request, "application/apply-patch+yaml")?;
     match request.parameter("fieldManager").filter(|manager| !manager.is_empty()) {
         Some(_) => Ok(()),
         None => Err((400, "BadRequest", "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager is required".into())),
     }
+}
+
+fn check_patch(request: &Request, kind: &str) -> Result<(), Refused> {
+    if request.content_type == kind {
+        return Ok(());
+    }
+    Err((415, "UnsupportedMediaType", request.content_type.clone()))
 }

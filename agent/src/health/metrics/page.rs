@@ -57,6 +57,7 @@ Dashboards made for `prometheus_wireguard_exporter` find their three names here,
 | is a peer silent? | `warren_peers{state=\"connecting\"} > 0` |
 | is the registry away for long? | `time() - warren_registry_last_contact_timestamp_seconds > 300` |
 | is anything refused in clear? | `increase(warren_guard_refused_packets_total[5m]) > 0` |
+| does anybody still send in clear: would `strict` be an outage? | `sum(increase(warren_guard_passed_packets_total[1h])) > 0` |
 | who still talks in clear (`permissive`)? | `increase(warren_peer_in_clear_sent_packets_total[1h]) > 0` |
 | does somebody fight over routes? | `increase(warren_drift_repairs_total[10m]) > 5` |
 | is traffic not post-quantum? | `warren_peer_up == 1 and warren_peer_post_quantum == 0` |

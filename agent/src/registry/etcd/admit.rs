@@ -44,7 +44,7 @@ impl Registry {
 
     /// The store was wiped: puts back what this node knows of the cluster, if it may; the watch will show it.
     async fn restore_cluster(&mut self, client: &mut Client, known: &Cluster) -> String {
-        match allocate::put_cluster(client, &self.keys, known).await {
+        match allocate::put_cluster(client, &self.keys, known, 0).await {
             Ok(_) => "the store was wiped; the cluster was put back, nodes publish themselves again".to_owned(),
             Err(error) => format!(
                 "the store was wiped and this node may not put the cluster back ({}): \

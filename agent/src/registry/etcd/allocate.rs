@@ -145,14 +145,15 @@ pub async fn release(
     Err(AllocateError::Contended)
 }
 
-/// Writes the cluster if there is none; whether it was written.
-pub(crate) async fn put_cluster(client: &mut Client, keys: &Keys, cluster: &Cluster) -> Result<bool, Error> {
+/// Writes the cluster if nobody did since the revision that it was seen at, which is 0 for one that was not there;
+/// whether it was written.
+///
+/// # Errors
+/// What the store says.
+pub async fn put_cluster(client: &mut Client, keys: &Keys, cluster: &Cluster, seen: i64) -> Result<bool, Error> {
     let text = serde_json::to_vec(cluster).unwrap_or_default();
-    let txn = Txn::new().when([Compare::version(keys.cluster(), CompareOp::Equal, 0)]).and_then([TxnOp::put(
-        keys.cluster(),
-        text,
-        None,
-    )]);
+    let unchanged = Compare::mod_revision(keys.cluster(), CompareOp::Equal, seen);
+    let txn = Txn::new().when([unchanged]).and_then([TxnOp::put(keys.cluster(), text, None)]);
     Ok(client.txn(txn).await?.succeeded())
 }
 

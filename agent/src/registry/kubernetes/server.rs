@@ -55,7 +55,7 @@ pub(super) struct Applied {
 }
 
 impl Kind {
-    fn path(self) -> &'static str {
+    pub(super) fn path(self) -> &'static str {
         match self {
             Self::Node => "/api/v1/nodes",
             Self::Cluster => "/apis/warren.dev/v1alpha1/warrenclusters",
@@ -79,16 +79,7 @@ impl Server {
 
     pub(super) async fn page(&self, kind: Kind, limit: u32, rest: Option<String>) -> Result<Page, Fault> {
         let params = ListParams { limit: Some(limit), continue_token: rest, ..self.selection(kind) };
-        let mut list = self.answer(Request::new(kind.path()).list(&params)?).await?;
-        let version = super::object::version(&list);
-        let rest = list.pointer("/metadata/continue").and_then(Value::as_str).filter(|rest| !rest.is_empty());
-        let rest = rest.map(str::to_owned);
-        match list.get_mut("items").map(Value::take) {
-            Some(Value::Array(items)) => Ok(Page { items, version, rest }),
-            // An empty list of Go is sometimes none.
-            Some(Value::Null) => Ok(Page { items: Vec::new(), version, rest }),
-            _ => Err(Fault::Nonsense("a list without items")),
-        }
+        page(&self.client, kind.path(), &params).await
     }
 
     /// At which version it is.
@@ -102,7 +93,7 @@ impl Server {
     pub(super) async fn watch(&self, kind: Kind, version: &str, seconds: u32) -> Result<Events, Fault> {
         let ListParams { field_selector, .. } = self.selection(kind);
         let params = WatchParams { field_selector, timeout: Some(seconds), bookmarks: true, ..WatchParams::default() };
-        let opening = self.open(Request::new(kind.path()).watch(&params, version)?);
+        let opening = open(&self.client, Request::new(kind.path()).watch(&params, version)?);
         Ok(Events(timeout(ANSWER, opening).await.map_err(|_| Fault::Silent)??))
     }
 
@@ -148,35 +139,54 @@ impl Server {
 
     /// The reply to what changes nothing.
     async fn answer(&self, request: http::Request<Vec<u8>>) -> Result<Value, Fault> {
-        timeout(ANSWER, self.whole(request)).await.map_err(|_| Fault::Silent)?
+        answer(&self.client, request).await
     }
 
     /// The reply to what changes something.
     async fn write(&self, request: http::Request<Vec<u8>>) -> Result<Value, Fault> {
-        timeout(WRITTEN, self.whole(request)).await.map_err(|_| Fault::Silent)?
+        timeout(WRITTEN, whole(&self.client, request)).await.map_err(|_| Fault::Silent)?
     }
+}
 
-    async fn whole(&self, request: http::Request<Vec<u8>>) -> Result<Value, Fault> {
-        let mut body = Vec::new();
-        self.open(request).await?.take(REPLY_MAX).read_to_end(&mut body).await?;
-        if body.len() as u64 == REPLY_MAX {
-            return Err(Fault::Large);
-        }
-        serde_json::from_slice(&body).map_err(|_| Fault::Nonsense("a reply that is no JSON"))
+/// A page of what stands at a path.
+pub(super) async fn page(client: &Client, path: &str, params: &ListParams) -> Result<Page, Fault> {
+    let mut list = answer(client, Request::new(path).list(params)?).await?;
+    let version = super::object::version(&list);
+    let rest = list.pointer("/metadata/continue").and_then(Value::as_str).filter(|rest| !rest.is_empty());
+    let rest = rest.map(str::to_owned);
+    match list.get_mut("items").map(Value::take) {
+        Some(Value::Array(items)) => Ok(Page { items, version, rest }),
+        // An empty list of Go is sometimes none.
+        Some(Value::Null) => Ok(Page { items: Vec::new(), version, rest }),
+        _ => Err(Fault::Nonsense("a list without items")),
     }
+}
 
-    /// The reply as it comes, if it is none that refuses.
-    async fn open(&self, request: http::Request<Vec<u8>>) -> Result<Reply, Fault> {
-        let (head, body) = self.client.send(request.map(kube::client::Body::from)).await?.into_parts();
-        let mut reply = bytes(body);
-        if head.status.is_success() {
-            return Ok(reply);
-        }
-        let mut said = Vec::new();
-        // What came of it is told, however it ended.
-        let _ = (&mut reply).take(REFUSAL_MAX).read_to_end(&mut said).await;
-        Err(refusal(&head, &said))
+/// The reply, whole, for as long as a reply may take.
+pub(super) async fn answer(client: &Client, request: http::Request<Vec<u8>>) -> Result<Value, Fault> {
+    timeout(ANSWER, whole(client, request)).await.map_err(|_| Fault::Silent)?
+}
+
+async fn whole(client: &Client, request: http::Request<Vec<u8>>) -> Result<Value, Fault> {
+    let mut body = Vec::new();
+    open(client, request).await?.take(REPLY_MAX).read_to_end(&mut body).await?;
+    if body.len() as u64 == REPLY_MAX {
+        return Err(Fault::Large);
     }
+    serde_json::from_slice(&body).map_err(|_| Fault::Nonsense("a reply that is no JSON"))
+}
+
+/// The reply as it comes, if it is none that refuses.
+async fn open(client: &Client, request: http::Request<Vec<u8>>) -> Result<Reply, Fault> {
+    let (head, body) = client.send(request.map(kube::client::Body::from)).await?.into_parts();
+    let mut reply = bytes(body);
+    if head.status.is_success() {
+        return Ok(reply);
+    }
+    let mut said = Vec::new();
+    // What came of it is told, however it ended.
+    let _ = (&mut reply).take(REFUSAL_MAX).read_to_end(&mut said).await;
+    Err(refusal(&head, &said))
 }
 
 /// A body as it comes.
