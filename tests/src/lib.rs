@@ -37,6 +37,7 @@ pub mod http;
 pub mod iperf;
 pub mod lab;
 pub mod leftovers;
+pub mod load;
 pub mod long;
 pub mod manifests;
 pub mod mesh;
