@@ -6,7 +6,7 @@ mod admission;
 mod enforce;
 mod manifests;
 mod outage;
-mod policy;
 mod patience;
+mod policy;
 mod registry;
 mod space;

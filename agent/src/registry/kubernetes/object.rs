@@ -83,7 +83,7 @@ impl Object {
 
 /// Deleted, and kept by finalizers alone: as good as gone, whoever put them there. A Node is there until it is gone: it is
 /// drained meanwhile.
-fn is_going(kind: Kind, value: &Value) -> bool {
+pub(super) fn is_going(kind: Kind, value: &Value) -> bool {
     kind != Kind::Node && value.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null())
 }
 
