@@ -375,3 +375,20 @@ fn a_node_that_leaves_withdraws_its_record_and_one_that_stops_does_not() {
         assert!(store.get("alloc/10.0.0.0-24").contains("\"a\""), "the prefix stays with its node");
     });
 }
+
+#[test]
+fn a_node_whose_leaving_nobody_confirms_stays_and_hears() {
+    scenario(async {
+        let mut store = store();
+        let mut a = Node::start(store.config(), "a", "192.0.2.1", listed(&[]));
+        a.until("a is up", |a| a.sees("a").is_some() && a.is_well()).await;
+        store.kill();
+        a.publish.send_replace(None);
+        a.until("the loss is told", |a| a.complains_of("Connection refused")).await;
+        a.publish.send_replace(Some(a.record.clone()));
+        store.up();
+        store.put("nodes/b", &value("b"));
+        a.until("what is new is told", |a| a.sees("b").is_some() && a.is_well()).await;
+        a.until_stored("a is published", || store.get("nodes/a").contains("\"a\"")).await;
+    });
+}

@@ -25,7 +25,7 @@ pub(crate) struct Node {
     /// The revision of every contact that was told.
     pub(crate) contacts: Vec<u64>,
     events: mpsc::Receiver<Event>,
-    publish: watch::Sender<Option<Record>>,
+    pub(crate) publish: watch::Sender<Option<Record>>,
     task: JoinHandle<()>,
 }
 

@@ -70,11 +70,8 @@ fn a_node_publishes_those_of_its_addresses_that_its_node_shows() {
         let mut a = Node::start(cluster.config(), own, Cidrs::Kubernetes, Known::default());
         a.until("a is well", Node::is_well).await;
         cluster.until("the other is left out", published("a", &["192.0.2.1"])).await;
-        let shown = ["192.0.2.1", "198.51.100.1", "a.example"].map(|one| json!({"type": "any", "address": one}));
-        let status = json!({"addresses": shown});
-        cluster
-            .api
-            .put(NODES, json!({"metadata": {"name": "a"}, "spec": {"podCIDRs": ["10.1.0.0/24"]}, "status": status}));
+        let both = ["192.0.2.1", "198.51.100.1"].map(|one| one.parse().expect("an address"));
+        cluster.api.node("a", &["10.1.0.0/24"], &both);
         cluster.until("the Node shows it too", published("a", &["192.0.2.1", "198.51.100.1"])).await;
         let mut host = record("h", "192.0.2.9");
         host.addresses.insert("198.51.100.9".parse().expect("an address"));
