@@ -1,5 +1,6 @@
 //! The order of things: run by run, place by place, peer by peer, so that a slow hour of the machine falls on all alike.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -105,7 +106,7 @@ impl Plan {
     pub fn announcement(&self) -> String {
         let seconds = self.estimate();
         let long = if seconds < 120.0 { format!("{seconds:.0} s") } else { format!("{:.0} min", seconds / 60.0) };
-        let (peers, cases) = (self.peers.len(), self.cases.len());
+        let (peers, cases) = (self.peers.len(), self.cases.iter().collect::<BTreeSet<_>>().len());
         format!("{cases} cases, {peers} peers, {} runs: about {long}, more where time is stolen", self.runs)
     }
 

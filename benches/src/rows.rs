@@ -72,10 +72,13 @@ pub const ROWS: [Row; 12] = [
         ..row(
             "bars",
             SUITES,
+            // One stream is what varies most, and most bars are about: three values of it in each visit.
             &[
                 Case::Tcp1,
                 Case::Cpu400,
+                Case::Tcp1,
                 Case::RttLoad,
+                Case::Tcp1,
                 Case::Udp64,
                 Case::Udp1200,
                 Case::Rss,
