@@ -120,6 +120,26 @@ fn in_permissive_it_passes_and_is_counted_but_not_for_a_proven_pair() {
 
 #[test]
 #[ignore = "needs root"]
+fn an_address_that_a_proven_node_no_longer_names_stays_sealed_in_mode_nodes() {
+    Space::enter(|space| async move {
+        let outside = Outside::new();
+        let (here, there) = (bound("192.168.77.1:7000"), outside.socket("192.168.77.2:7000"));
+        let mut host = space.host();
+        for enforcement in [Enforcement::Strict, Enforcement::Permissive] {
+            let mut wanted = desired();
+            (wanted.mode, wanted.enforcement) = (Mode::Nodes, enforcement);
+            wanted.peer_addresses.clear();
+            host.guard(&only_guard(&wanted)).expect("loads");
+            assert!(passes(&here, &there) && passes(&there, &here), "the control: no node has that address");
+            wanted.proven_nodes.insert("192.168.77.2".parse().expect("an address"));
+            host.guard(&only_guard(&wanted)).expect("loads");
+            assert!(!passes(&here, &there) && !passes(&there, &here), "{enforcement:?}");
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
 fn what_passes_in_clear_is_counted_by_prefix_both_ways_for_as_long_as_somebody_wants() {
     Space::enter(|space| async move {
         let outside = Outside::new();

@@ -76,9 +76,11 @@ pub(super) fn in_overlay(desired: &Desired, address: &IpAddr) -> bool {
     desired.networks.iter().any(|net| net.contains(address))
 }
 
-/// The nodes' own addresses on the underlay, as prefixes: this node's and its peers'.
+/// The nodes' own addresses on the underlay, as prefixes: this node's, its peers', and those of a proven peer that says no
+/// longer that they are its own.
 pub(super) fn node_addresses(desired: &Desired) -> BTreeSet<IpNet> {
-    let peers = desired.peer_addresses.keys().filter(|address| !in_overlay(desired, address));
+    let peers = desired.peer_addresses.keys().chain(&desired.proven_nodes);
+    let peers = peers.filter(|address| !in_overlay(desired, address));
     peers.chain(&desired.node_addresses).map(|address| IpNet::from(*address)).collect()
 }
 
