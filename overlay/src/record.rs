@@ -18,7 +18,8 @@ pub const RECORD_MAX: usize = 8 << 10;
 /// The smallest inner MTU that IPv6 allows (RFC 8200, section 5).
 const MTU_MIN: u16 = 1280;
 const NAME_MAX: usize = 63;
-const ENDPOINTS_MAX: usize = 16;
+/// So many endpoints a record has at the most.
+pub const ENDPOINTS_MAX: usize = 16;
 const ADDRESSES_MAX: usize = 32;
 const CIDRS_MAX: usize = 64;
 const WORDS_MAX: usize = 32;

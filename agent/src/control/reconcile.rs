@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use warren_crypto::PublicKey;
 use warren_overlay::hold::Effective;
 use warren_overlay::mesh::{self, Cluster, Mesh, Origin, Own, Ownership, PeerSpec};
-use warren_overlay::record::{NodeName, RECORD_VERSION, Record};
+use warren_overlay::record::{ENDPOINTS_MAX, NodeName, RECORD_VERSION, Record};
 
 use super::Control;
 use super::desired::{Facts, desired, overhead, protected};
@@ -225,13 +225,16 @@ impl Control {
         }
     }
 
-    /// As configured, or all; first those that peers know to be this node's.
     fn endpoints(&self) -> Vec<SocketAddr> {
-        let (port, accepted) = (self.config.underlay.port, self.accepted_addresses());
-        let others = self.node_addresses.difference(&accepted);
-        let all = || accepted.iter().chain(others).map(|address| SocketAddr::new(*address, port)).collect();
+        let all = || endpoints(&self.accepted_addresses(), &self.node_addresses, self.config.underlay.port);
         self.config.node.endpoints.clone().unwrap_or_else(all)
     }
+}
+
+/// As many as a record may have; first those that peers know to be this node's.
+fn endpoints(accepted: &BTreeSet<IpAddr>, all: &BTreeSet<IpAddr>, port: u16) -> Vec<SocketAddr> {
+    let first = accepted.iter().chain(all.difference(accepted)).take(ENDPOINTS_MAX);
+    first.map(|address| SocketAddr::new(*address, port)).collect()
 }
 
 /// A peer that is only kept must not bring along what has become this node's own.
@@ -265,4 +268,19 @@ pub(super) fn own(
 /// What the configuration says of the cluster, for as long as no store says otherwise.
 pub(super) fn fallback(config: &Config) -> Cluster {
     Cluster { id: String::new(), networks: config.overlay.networks.clone(), enforcement: config.overlay.enforcement }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_endpoints_than_a_record_may_have_and_the_known_addresses_first() {
+        let all: BTreeSet<IpAddr> = (1..=20).map(|last| IpAddr::from([192, 0, 2, last])).collect();
+        let accepted: BTreeSet<IpAddr> = all.iter().skip(18).copied().collect();
+        let found = endpoints(&accepted, &all, 51840);
+        assert_eq!(found.len(), ENDPOINTS_MAX);
+        assert_eq!(found[0], SocketAddr::from(([192, 0, 2, 19], 51840)));
+        assert_eq!(found[2], SocketAddr::from(([192, 0, 2, 1], 51840)));
+    }
 }
