@@ -5,8 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::IpNet;
 use warren_crypto::PublicKey;
-use warren_overlay::mesh::{Cluster, Mesh, Own, Ownership, PeerSpec, Snapshot, compute};
+use warren_overlay::mesh::{Cluster, Mesh, Own, Ownership, PeerSpec, Refusal, Snapshot, compute};
 use warren_overlay::record::NodeName;
 
 use crate::status::{InClear, PeerStatus, Status};
@@ -16,8 +17,9 @@ const NAMED: usize = 8;
 /// Whose eyes the mesh is seen with: a name that is nobody's.
 const BYSTANDER: &str = "warren-cluster-enforce.invalid";
 
-/// Nodes that somebody else than the store says there are; each with what is wrong with its agent, as far as they know.
-pub(super) type Nodes = BTreeMap<String, Option<String>>;
+/// Nodes that somebody else than the store says there are; each with the prefixes that it was given, and what is wrong with
+/// its agent, as far as they know.
+pub(super) type Nodes = BTreeMap<String, (Vec<IpNet>, Option<String>)>;
 
 /// What there is.
 pub(super) struct Facts<'a> {
@@ -48,13 +50,15 @@ pub(super) fn coverage(facts: &Facts<'_>) -> Coverage {
     let names: BTreeSet<&str> = owners.chain(facts.nodes.keys().map(String::as_str)).collect();
     let mut lacks = BTreeMap::new();
     for name in &names {
-        let of_agent = || facts.nodes.get(*name).cloned().flatten();
-        if let Some(why) = lacks_record(facts.snapshot, &mesh, name).or_else(of_agent) {
+        let of_agent = || facts.nodes.get(*name)?.1.clone();
+        let refused = || remembered(agent?, name);
+        if let Some(why) = lacks_record(facts, &mesh, name).or_else(of_agent).or_else(refused) {
             lacks.insert((*name).to_owned(), why);
         }
     }
     if let Some(agent) = agent {
-        for peer in agent.peers.iter().filter(|peer| !peer.proven) {
+        // Of peers out of its file the enforcement says nothing.
+        for peer in agent.peers.iter().filter(|peer| !peer.proven && names.contains(peer.name.as_str())) {
             lacks.entry(peer.name.clone()).or_insert_with(|| never_reached(agent, peer));
         }
         lacks.iter_mut().for_each(|(name, why)| why.push_str(&in_clear(agent, name)));
@@ -85,20 +89,40 @@ fn peer<'m>(mesh: &'m Mesh, name: &str) -> Option<&'m PeerSpec> {
 }
 
 /// What is wrong with a node's record.
-fn lacks_record(snapshot: &Snapshot, mesh: &Mesh, name: &str) -> Option<String> {
-    let has_prefixes = || {
-        let mut given = snapshot.allocations.iter().filter(|given| given.node.as_str() == name);
-        given.any(|given| given.cidr.prefix_len() < given.cidr.max_prefix_len())
+fn lacks_record(facts: &Facts<'_>, mesh: &Mesh, name: &str) -> Option<String> {
+    let refusal = |of_prefix: bool| {
+        let mut refusals = mesh.refusals.iter();
+        refusals.find(|refusal| refusal.subject == name && refusal.cidr.is_some() == of_prefix)
     };
-    if let Some(peer) = peer(mesh, name) {
-        let lacks = peer.cidrs.is_empty() && has_prefixes();
-        return lacks.then(|| "its agent claims none of the prefixes that it has".to_owned());
-    }
-    let refusal = mesh.refusals.iter().find(|refusal| refusal.subject == name && refusal.cidr.is_none());
-    Some(match refusal {
-        Some(refusal) => format!("its record is refused: {} ({})", refusal.detail, refusal.reason),
-        None => "there is no record of it: no agent runs there".to_owned(),
-    })
+    let said = |refusal: &Refusal| format!("{} ({})", refusal.detail, refusal.reason);
+    let Some(peer) = peer(mesh, name) else {
+        return Some(match refusal(false) {
+            Some(refusal) => format!("its record is refused: {}", said(refusal)),
+            None => "there is no record of it: no agent runs there".to_owned(),
+        });
+    };
+    let has = |v6: bool| peer.cidrs.iter().any(|cidr| cidr.addr().is_ipv6() == v6);
+    let version = |v6: bool| if v6 { "IPv6" } else { "IPv4" };
+    let v6 = needs(facts, name).into_iter().find(|v6| !has(*v6))?;
+    let why = refusal(true).map_or_else(String::new, |refusal| format!(": {}", said(refusal)));
+    Some(format!("its agent claims none of the {} prefixes that it has{why}", version(v6)))
+}
+
+/// Of which versions of IP (`true`: IPv6) the node has Pods in the overlay: by its allocations, and by what Kubernetes gave
+/// it inside the cluster network.
+fn needs(facts: &Facts<'_>, name: &str) -> BTreeSet<bool> {
+    let given = facts.snapshot.allocations.iter().filter(|given| given.node.as_str() == name).map(|given| given.cidr);
+    let given = given.filter(|cidr| cidr.prefix_len() < cidr.max_prefix_len());
+    let networks = facts.snapshot.cluster.iter().flat_map(|cluster| &cluster.networks);
+    let inside = |cidr: &&IpNet| networks.clone().any(|network| network.contains(*cidr));
+    let of_node = facts.nodes.get(name).into_iter().flat_map(|(prefixes, _)| prefixes).filter(inside);
+    given.chain(of_node.copied()).map(|cidr| cidr.addr().is_ipv6()).collect()
+}
+
+/// What the agent on this host holds against the node, by what it remembers and the store no longer says.
+fn remembered(agent: &Status, name: &str) -> Option<String> {
+    let refusal = agent.refusals.iter().find(|refusal| refusal.subject == name)?;
+    Some(format!("the agent on {} refuses it: {} ({})", agent.node, refusal.detail, refusal.reason))
 }
 
 fn never_reached(agent: &Status, peer: &PeerStatus) -> String {
@@ -200,7 +224,21 @@ mod tests {
             lines[1].starts_with("  c: its record is refused: ") && lines[1].ends_with("(duplicate_key)"),
             "{said}"
         );
-        assert_eq!(lines[2], "  d: its agent claims none of the prefixes that it has");
+        assert_eq!(lines[2], "  d: its agent claims none of the IPv4 prefixes that it has");
+    }
+
+    #[test]
+    fn what_kubernetes_gave_a_node_counts_in_each_version_of_ip_and_only_inside_of_the_network() {
+        let snapshot = snapshot(&[], vec![entry("a", 1, &[]), entry("b", 2, &["10.2.0.0/24"])]);
+        let given = |cidrs: &[&str]| (cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(), None);
+        let said = |cidrs: &[&str]| lacks(&snapshot, &[("a".to_owned(), given(cidrs))].into(), None);
+        assert_eq!(said(&["10.1.0.0/24"]), "  a: its agent claims none of the IPv4 prefixes that it has");
+        assert_eq!(said(&["192.168.1.0/24"]), "", "the CNI gives its Pods others");
+        let dual = [("10.1.0.0/24", "a"), ("fd00:1::/64", "a")];
+        let dual = self::snapshot(&dual, vec![entry("a", 1, &["10.1.0.0/24"])]);
+        let said = lacks(&dual, &Nodes::new(), None);
+        let none = "  a: its agent claims none of the IPv6 prefixes that it has: ";
+        assert!(said.starts_with(none) && said.ends_with(" (outside_network)"), "{said}");
     }
 
     #[test]
@@ -215,7 +253,7 @@ mod tests {
         let entries = vec![entry("a", 1, &["10.1.0.0/24"]), entry("b", 2, &["10.2.0.0/24"])];
         let snapshot = snapshot(&[("10.1.0.0/24", "a"), ("10.2.0.0/24", "b")], entries);
         let nodes = [("a", None), ("b", Some("its Pod x is not ready")), ("Node_3", None)];
-        let nodes: Nodes = nodes.map(|(name, why)| (name.to_owned(), why.map(str::to_owned))).into();
+        let nodes: Nodes = nodes.map(|(name, why)| (name.to_owned(), (Vec::new(), why.map(str::to_owned)))).into();
         let found = coverage(&Facts { snapshot: &snapshot, nodes: &nodes, agent: None });
         assert_eq!((found.nodes, found.lacking()), (3, 2));
         assert_eq!(
@@ -248,7 +286,7 @@ mod tests {
 
     #[test]
     fn of_many_the_first_are_named_and_the_others_counted() {
-        let nodes: Nodes = (0..20).map(|number| (format!("n{number:02}"), None)).collect();
+        let nodes: Nodes = (0..20).map(|number| (format!("n{number:02}"), (Vec::new(), None))).collect();
         let said = lacks(&snapshot(&[], Vec::new()), &nodes, None);
         assert_eq!(said.lines().count(), NAMED + 1);
         assert!(said.starts_with("  n00: ") && said.ends_with("  and 12 more"), "{said}");

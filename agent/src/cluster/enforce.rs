@@ -1,6 +1,7 @@
 //! `warren cluster enforce strict|permissive`: changes the enforcement and nothing else. To `strict` only when nobody would
 //! be cut off, as far as can be seen from here; back to `permissive` always.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use warren_overlay::mesh::{Enforcement, Snapshot};
@@ -8,7 +9,7 @@ use warren_overlay::mesh::{Enforcement, Snapshot};
 use super::Access;
 use super::coverage::{Coverage, Facts, Nodes, coverage};
 use super::standing::Standing;
-use crate::admin::{self, Answer, Question};
+use crate::admin::{self, Answer, ClientError, Question};
 use crate::cli::say;
 use crate::config::Config;
 use crate::status::Status;
@@ -54,7 +55,7 @@ pub(super) async fn run(
     let mut standing = Standing::read(args.kubeconfig(), access, config).await?;
     let (wanted, done) = match args.enforcement {
         Wanted::Strict if standing.cluster.enforcement != Enforcement::Strict => {
-            let agent = ask(&run_dir);
+            let agent = if args.force { ask(&run_dir).unwrap_or_default() } else { ask(&run_dir)? };
             let facts = Facts { snapshot: &standing.snapshot, nodes: &standing.nodes, agent: agent.as_ref() };
             (Enforcement::Strict, strict(&coverage(&facts), args.force)?)
         }
@@ -84,12 +85,22 @@ fn name(enforcement: Enforcement) -> &'static str {
     }
 }
 
-/// What the agent on this host says, if there is one.
-fn ask(run_dir: &Path) -> Option<Status> {
+/// What the agent on this host says, if there is one. One that is there and does not answer may know who would be cut off.
+fn ask(run_dir: &Path) -> Result<Option<Status>, String> {
     match admin::ask(run_dir, &Question::Status {}) {
-        Ok(Answer::Status(status)) => Some(*status),
-        _ => None,
+        Ok(Answer::Status(status)) => Ok(Some(*status)),
+        Err(ClientError::Unreachable { cause, .. })
+            if matches!(cause.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) =>
+        {
+            Ok(None)
+        }
+        Ok(_) => Err(unheard("it answered something else")),
+        Err(error) => Err(unheard(&error.to_string())),
     }
+}
+
+fn unheard(why: &str) -> String {
+    format!("the agent on this host was not heard, so nothing was changed: {why}; --force goes on without its word")
 }
 
 /// What to say when it is done; or why it is not.

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::IpNet;
 use kube::Client;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::core::Request;
@@ -34,7 +35,7 @@ pub(crate) struct Administration {
 /// What of a Node counts here.
 struct Machine {
     name: String,
-    has_pod_cidrs: bool,
+    pod_cidrs: Vec<IpNet>,
 }
 
 /// What of an agent's Pod counts here.
@@ -57,15 +58,19 @@ impl Administration {
         &self.url
     }
 
-    /// The Nodes that need an agent, each with what is wrong with its agent's Pod. Where no agent runs in a Pod, nobody
-    /// knows that here.
-    pub(crate) async fn nodes(&self) -> Result<BTreeMap<String, Option<String>>, String> {
+    /// The Nodes that need an agent, each with its Pod CIDRs, and what is wrong with its agent's Pod. Where no agent runs in
+    /// a Pod, nobody knows that here.
+    pub(crate) async fn nodes(&self) -> Result<BTreeMap<String, (Vec<IpNet>, Option<String>)>, String> {
         let machines = self.all(Kind::Node.path(), None, machine).await.map_err(|fault| self.tell(&fault))?;
         let pods = self.all("/api/v1/pods", Some(AGENTS), pod).await.map_err(|fault| self.tell(&fault))?;
-        let cidrs = machines.iter().any(|machine| machine.has_pod_cidrs);
+        let none = machines.iter().all(|machine| machine.pod_cidrs.is_empty());
         // Where Kubernetes gives out no Pod CIDRs, any Node may have Pods.
-        let ours = machines.into_iter().filter(|machine| machine.has_pod_cidrs || !cidrs);
-        Ok(ours.map(|machine| (machine.name.clone(), lacks_pod(&machine.name, &pods))).collect())
+        let ours = machines.into_iter().filter(|machine| none || !machine.pod_cidrs.is_empty());
+        let told = ours.map(|Machine { name, pod_cidrs }| {
+            let lacks = lacks_pod(&name, &pods);
+            (name, (pod_cidrs, lacks))
+        });
+        Ok(told.collect())
     }
 
     /// The cluster, at which version it was seen, and everything that agents are told.
@@ -143,9 +148,9 @@ fn text(value: &Value, at: &str) -> Option<String> {
 /// `None` for one that is being deleted.
 fn machine(value: Value) -> Option<Machine> {
     let is_going = value.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null());
-    let cidrs = value.pointer("/spec/podCIDRs").and_then(Value::as_array);
-    let machine =
-        Machine { name: text(&value, "/metadata/name")?, has_pod_cidrs: cidrs.is_some_and(|cidrs| !cidrs.is_empty()) };
+    let cidrs = value.pointer("/spec/podCIDRs").and_then(Value::as_array).into_iter().flatten();
+    let pod_cidrs = cidrs.filter_map(|cidr| cidr.as_str()?.parse().ok()).collect();
+    let machine = Machine { name: text(&value, "/metadata/name")?, pod_cidrs };
     (!is_going).then_some(machine)
 }
 
@@ -198,7 +203,7 @@ mod tests {
     #[test]
     fn what_is_being_deleted_does_not_count() {
         let mut node = json!({"metadata": {"name": "a"}, "spec": {"podCIDRs": ["10.1.0.0/24"]}});
-        assert!(machine(node.clone()).is_some_and(|machine| machine.has_pod_cidrs));
+        assert!(machine(node.clone()).is_some_and(|machine| machine.pod_cidrs.len() == 1));
         node["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
         assert!(machine(node).is_none());
         let going = json!({"metadata": {"name": "p", "deletionTimestamp": "2026-01-01T00:00:00Z"},
