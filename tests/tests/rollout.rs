@@ -72,6 +72,17 @@ impl Space {
         self.agents.push(node.start(&self.etcd.settings(node)));
     }
 
+    /// Every agent has a tunnel with so many others now.
+    #[track_caller]
+    fn connected(&self, others: usize) {
+        for agent in &self.agents {
+            agent.within(SECONDS, "tunnels with all agents", |status| {
+                let peers = status.value()["peers"].as_array().map_or(&[][..], Vec::as_slice);
+                status.ready() && peers.iter().filter(|peer| peer["state"] == "up").count() == others
+            });
+        }
+    }
+
     /// Every agent has had a tunnel with so many others.
     #[track_caller]
     fn proven(&self, others: usize) {
@@ -163,7 +174,7 @@ fn upgraded(space: &mut Space) {
         space.forget();
         space.agents[number].terminate();
         space.agents[number].up();
-        space.proven(2);
+        space.connected(2);
         space.alive();
         let [tcp, udp] = space.outage();
         println!("node{}: its agent was restarted; longest silence: TCP {tcp} ms, UDP {udp} ms", number + 1);
