@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
 use warren_crypto::PublicKey;
 use warren_crypto::association::Suite;
 use warren_overlay::hold::Hold;
@@ -101,27 +102,33 @@ impl Control {
         Ok(control)
     }
 
-    /// Starts the stores' tasks, anew if they run: what they told stays in force, and what they published stays there.
+    /// Starts the store's task, anew if it runs: what it told stays in force, and what it published stays there.
     pub(super) fn start_registries(&mut self) {
         self.registries.drain(..).for_each(|task| task.abort());
+        let started = self.start_store();
+        self.registries.extend(started);
+    }
+
+    /// etcd's or Kubernetes', whichever is configured.
+    fn start_store(&self) -> Option<AbortHandle> {
         let (node, cidrs, known) = (self.config.node.name.clone(), self.config.node.cidrs.clone(), self.known());
         let channels = registry::Channels { events: self.to_events.clone(), publish: self.publish.subscribe() };
         if let Some(etcd) = self.config.etcd.clone() {
             let task = tokio::task::spawn_local(registry::etcd::run(etcd, node, cidrs, known, channels));
-            self.registries.push(task.abort_handle());
-            return;
+            return Some(task.abort_handle());
         }
         // The configuration of an agent without the feature has no such table.
         #[cfg(feature = "kubernetes")]
         if let Some(kubernetes) = self.config.kubernetes.clone() {
             let task = tokio::task::spawn_local(registry::kubernetes::run(kubernetes, node, cidrs, known, channels));
-            self.registries.push(task.abort_handle());
+            return Some(task.abort_handle());
         }
+        None
     }
 
     /// A store's task ends when this node has left, and else by no fault of its own: nobody would hear anything any more.
     pub(super) fn keep_registries(&mut self) {
-        if !self.leaving && self.registries.iter().any(tokio::task::AbortHandle::is_finished) {
+        if !self.leaving && self.registries.iter().any(AbortHandle::is_finished) {
             tracing::error!("the registry's task has ended; starting it again");
             self.start_registries();
         }
