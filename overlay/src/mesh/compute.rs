@@ -5,7 +5,7 @@
 //! by reason; nothing that is refused changes anything for anybody else.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use warren_crypto::PublicKey;
@@ -344,20 +344,11 @@ impl<'d> Builder<'d> {
             }
         }
         let addresses = self.take_addresses(&record.name, &record.addresses);
-        let (inside, endpoints): (Vec<_>, Vec<_>) = record
-            .endpoints
-            .iter()
-            .copied()
-            .partition(|endpoint: &std::net::SocketAddr| self.in_overlay(endpoint.ip()));
-        for endpoint in inside {
-            let detail = format!("the endpoint {endpoint} is inside the overlay: the tunnel would carry itself");
-            self.refuse(record.name.as_str(), Some(IpNet::from(endpoint.ip())), "endpoint_in_overlay", detail);
-        }
         let spec = PeerSpec {
             name: record.name.clone(),
             origin: Origin::Registry,
             public_key: record.public_key,
-            endpoints,
+            endpoints: record.endpoints,
             addresses,
             cidrs,
             mtu: Some(record.mtu),
@@ -380,7 +371,23 @@ impl<'d> Builder<'d> {
         statics.flat_map(|peer| &peer.cidrs).any(|taken| taken.contains(&cidr) || cidr.contains(taken))
     }
 
+    /// Once all ranges are known: by the routes such a datagram would come back into the tunnel.
+    fn refuse_inner_endpoints(&mut self) {
+        let mut peers = std::mem::take(&mut self.mesh.peers);
+        for (name, peer) in &mut peers {
+            let (inside, outside) = peer.endpoints.iter().partition(|endpoint| self.in_overlay(endpoint.ip()));
+            peer.endpoints = outside;
+            let inside: Vec<SocketAddr> = inside;
+            for endpoint in inside {
+                let detail = format!("the endpoint {endpoint} is inside the overlay: the tunnel would carry itself");
+                self.refuse(name.as_str(), Some(IpNet::from(endpoint.ip())), "endpoint_in_overlay", detail);
+            }
+        }
+        self.mesh.peers = peers;
+    }
+
     fn finish(mut self) -> Mesh {
+        self.refuse_inner_endpoints();
         self.mesh.refusals.sort_by(|a, b| (&a.subject, a.cidr, &a.reason).cmp(&(&b.subject, b.cidr, &b.reason)));
         self.mesh.refusals.dedup();
         self.mesh

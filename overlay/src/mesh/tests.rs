@@ -203,6 +203,31 @@ fn static_peers_win_over_the_registry() {
 }
 
 #[test]
+fn a_static_peer_is_not_sought_inside_of_the_overlay() {
+    let router = |endpoint: &str| StaticPeer {
+        name: name("router"),
+        public_key: key(60),
+        endpoint: Some(endpoint.parse().unwrap()),
+        cidrs: [net("172.16.0.0/24")].into(),
+        addresses: BTreeSet::new(),
+        preshared_key: None,
+        persistent_keepalive: None,
+        mtu: None,
+        features: BTreeSet::new(),
+    };
+    let result = |endpoint| {
+        let statics = [router(endpoint)];
+        compute(&own(), Some(&honest()), &statics, &Ownership::default(), &Cluster::default())
+    };
+    for inside in ["172.16.0.9:51820", "10.2.0.9:51820"] {
+        let mesh = result(inside);
+        assert!(mesh.peers[&name("router")].endpoints.is_empty(), "{inside}");
+        assert!(reasons(&mesh).contains(&"endpoint_in_overlay"), "{inside}: {:?}", reasons(&mesh));
+    }
+    assert_eq!(result("192.0.2.60:51820").peers[&name("router")].endpoints.len(), 1);
+}
+
+#[test]
 fn five_thousand_records_are_a_matter_of_one_pass() {
     let mut snapshot = Snapshot { cluster: Some(cluster()), ..Snapshot::default() };
     for n in 0..5000u32 {
