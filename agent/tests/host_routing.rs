@@ -39,7 +39,6 @@ fn traffic_between_pods_and_to_remote_pods_goes_into_the_device() {
             ("10.42.1.9", "dev cni0 src 10.42.1.1"),
             ("192.168.77.1", "local 192.168.77.1 dev lo"),
             ("192.0.2.99 mark 0x10", "dev warren0 table 51842"),
-            ("10.42.2.7 ipproto udp sport 51840 dport 51840", "via 192.168.77.254 dev eth0"),
             ("fd42:2::7", "from :: dev warren0 table 51840 proto 87 src fd77::1"),
             ("fd77::2", "dev eth0"),
             ("fd77::2 from fd42:1::9 iif cni0", "dev warren0 table 51841"),
@@ -116,7 +115,58 @@ fn mode_nodes_carries_node_traffic_except_exempt_ports_and_our_own_datagrams() {
         }
         assert_eq!(host.apply(&nodes).await.expect("applies again").writes, 0);
         let writes = host.apply(&desired()).await.expect("back to pods").writes;
-        assert!(writes >= 17, "the exemptions and the lookup go, for both families: {writes}");
+        assert!(writes >= 17, "exemptions, lookup and the rule of our own datagrams go, for both families: {writes}");
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_local_table_is_asked_by_us_only_where_somebody_moved_its_own_rule() {
+    Space::enter(|space| async move {
+        let mut host = space.host();
+        host.apply(&desired()).await.expect("applies");
+        let ours = |family: &str| ip(&format!("{family} rule show priority 90")).contains("lookup local");
+        assert!(!ours("-4") && !ours("-6"));
+        for family in ["-4", "-6"] {
+            ip(&format!("{family} rule add priority 100 lookup local"));
+            // Neither is for all packets.
+            ip(&format!("{family} rule add priority 10 iif cni0 lookup local"));
+            ip(&format!("{family} rule add priority 11 not fwmark 0x7 lookup local"));
+            ip(&format!("{family} rule del priority 0 lookup local"));
+        }
+        assert_eq!(host.apply(&desired()).await.expect("applies").writes, 2);
+        assert!(ours("-4") && ours("-6"));
+        assert!(get("10.42.1.1").contains("local 10.42.1.1 dev lo"), "{}", get("10.42.1.1"));
+        assert_eq!(host.apply(&desired()).await.expect("applies again").writes, 0);
+        ip("rule add priority 0 lookup local");
+        assert_eq!(host.apply(&desired()).await.expect("applies").writes, 1);
+        assert!(!ours("-4") && ours("-6"));
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn our_own_datagrams_never_enter_the_device() {
+    Space::enter(|space| async move {
+        ip("link del warren0");
+        let config = TunConfig { name: "warren0".into(), mtu: 1420, queues: 1, tso: false, uso: false };
+        let tun = Tun::open(&config).expect("a device");
+        space.host().apply(&desired()).await.expect("applies");
+        let ours = UdpSocket::bind("192.168.77.1:51840").expect("binds");
+        let sent = |to: &str| ours.send_to(b"x", to).map_err(|error| error.kind());
+        // A remote Pod's address; and a node's, whose masqueraded Pod asked our port by the device before.
+        assert_eq!(sent("10.42.2.7:51840"), Err(std::io::ErrorKind::PermissionDenied));
+        let question = datagram([192, 168, 77, 2], [192, 168, 77, 1], (51840, 51840));
+        tun.queues[0].send(&[IoSlice::new(&[0; VNET_HDR_LEN]), IoSlice::new(&question)]).expect("written");
+        ours.set_read_timeout(Some(Duration::from_secs(2))).expect("a timeout");
+        ours.recv_from(&mut [0; 16]).expect("it is delivered");
+        sent("192.168.77.2:51840").expect("by the underlay");
+        // The control: another port is answered by the device.
+        let other = UdpSocket::bind("192.168.77.1:7000").expect("binds");
+        other.send_to(b"by the device", "10.42.2.7:7000").expect("sent");
+        let frames = received(&tun, |frame| frame.ends_with(b"by the device"));
+        assert!(frames.last().is_some_and(|frame| frame.ends_with(b"by the device")), "nothing comes by the device");
+        assert!(!frames.iter().any(|frame| frame.ends_with(b"x")), "the tunnel would carry itself");
     });
 }
 
@@ -201,16 +251,21 @@ fn who_came_in_by_the_device_is_answered_by_it_also_with_strict_reverse_path_che
         tun.queues[0].send(&[IoSlice::new(&[0; VNET_HDR_LEN]), IoSlice::new(&question)]).expect("written");
         let (_, client) = service.recv_from(&mut [0; 16]).expect("it is delivered");
         service.send_to(b"answer", client).expect("sent");
-        let deadline = Instant::now() + Duration::from_secs(2);
-        let mut frame = vec![0; FRAME_MAX];
-        let answered = std::iter::repeat_with(|| tun.queues[0].recv(&mut frame).map(|length| frame[..length].to_vec()))
-            .take_while(|_| Instant::now() < deadline)
-            .filter_map(Result::ok)
-            .any(|frame| frame.ends_with(b"answer"));
-        assert!(answered, "the answer left by another device");
+        let frames = received(&tun, |frame| frame.ends_with(b"answer"));
+        assert!(frames.last().is_some_and(|frame| frame.ends_with(b"answer")), "the answer left by another device");
         // The control: a connection of our own to the same address does not enter the tunnel.
         assert!(get("192.168.77.2").contains("dev eth0"));
     });
+}
+
+/// The frames that come by the device, until one is the last or two seconds passed.
+fn received(tun: &Tun, last: impl Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    let (mut buffer, mut frames) = (vec![0; FRAME_MAX], Vec::new());
+    while Instant::now() < deadline && !frames.last().is_some_and(|frame: &Vec<u8>| last(frame)) {
+        frames.extend(tun.queues[0].recv(&mut buffer).map(|length| buffer[..length].to_vec()));
+    }
+    frames
 }
 
 /// What the kernel would do, with the error when it refuses.

@@ -100,13 +100,15 @@ pub(super) fn is_ours(message: &RouteMessage) -> bool {
 async fn rules(netlink: &Netlink, plan: &Plan) -> Result<u32, HostError> {
     let mut present = BTreeSet::new();
     let mut stale = Vec::new();
-    for message in netlink.rules().await?.into_iter().filter(rule::is_ours) {
-        match Rule::parse(&message).filter(|rule| plan.rules.contains(rule)) {
+    let (ours, others): (Vec<_>, Vec<_>) = netlink.rules().await?.into_iter().partition(rule::is_ours);
+    let wanted: BTreeSet<_> = plan.rules.iter().filter(|rule| !rule.is_asked_before(&others)).collect();
+    for message in ours {
+        match Rule::parse(&message).filter(|rule| wanted.contains(rule)) {
             Some(rule) => drop(present.insert(rule)),
             None => stale.push(message),
         }
     }
-    let mut missing: Vec<_> = plan.rules.difference(&present).collect();
+    let mut missing: Vec<_> = wanted.into_iter().filter(|rule| !present.contains(rule)).collect();
     // A jump to a preference where nothing is yet would be passed over.
     missing.sort_by_key(|rule| rule.action != Action::Nop);
     let writes = missing.len() + stale.len();

@@ -1,17 +1,21 @@
 //! What the host should be, spelled out: addresses, routes and rules. Pure.
 //!
 //! ```text
-//! 90  iif lo udp sport PORT                        goto 98       our own datagrams never enter the tunnel
-//! 90  all                                          lookup local  what is this host's own, also where a CNI moves that behind us
+//! 90  iif lo udp sport PORT                        goto 98       mode `nodes`: our own datagrams never enter the tunnel
+//! 90  all                                          lookup local  what is this host's own, where a CNI moved that behind us
 //! 91  fwmark MARK/MARK                             lookup T+2    what came in by the device is answered by it
 //! 92  to LOCAL             main without its default              the CNI's own routes
 //! 93  to LOCAL                                     unreachable   a Pod that is gone
-//! 94  from LOCAL                                   lookup T+1    Pod to a peer's node address
-//! 95  all                                          lookup T      remote CIDRs; in `strict` the rest of the network is a dead end
+//! 94  all                                          lookup T      remote CIDRs; in `strict` the rest of the network is a dead end
+//! 95  from LOCAL                                   lookup T+1    Pod to a peer's node address
 //! 96  tcp, udp with an exempt port                 goto 98       mode `nodes`
 //! 97  all                                          lookup T+1    mode `nodes`
 //! 98  all                                          nop           everybody else's rules go on from here
 //! ```
+//!
+//! Every packet of a Pod is held against them twice, the second time for the way back (fib_validate_source,
+//! net/ipv4/fib_frontend.c). One rule with a port makes the kernel dissect each of them beforehand: mode `pods` has none.
+//! There our datagrams only go to addresses outside of the overlay, and the guard refuses what would come back in.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -131,14 +135,11 @@ fn rules(desired: &Desired, v6: bool) -> Vec<Rule> {
     let base = desired.rule_priority;
     let end = base + PRIORITIES - 1;
     let rule = |offset, matches, action| Rule { priority: base + offset, v6, matches, action };
-    let own_port = Some((desired.port, desired.port));
-    let datagrams = Match { own: true, protocol: Some(UDP), sport: own_port, ..Match::default() };
     let answers = Match { mark: Some(desired.mark), ..Match::default() };
     let mut rules = vec![
-        rule(0, datagrams, Action::Goto(end)),
         rule(0, Match::default(), Action::Lookup(LOCAL)),
         rule(1, answers, Action::Lookup(desired.table + 2)),
-        rule(5, Match::default(), Action::Lookup(desired.table)),
+        rule(4, Match::default(), Action::Lookup(desired.table)),
         rule(8, Match::default(), Action::Nop),
     ];
     for net in desired.local_cidrs.iter().filter(|net| net.addr().is_ipv6() == v6) {
@@ -148,9 +149,12 @@ fn rules(desired: &Desired, v6: bool) -> Vec<Rule> {
     }
     for from in own_sources(desired).filter(|net| net.addr().is_ipv6() == v6) {
         let from = Match { from: Some(from), ..Match::default() };
-        rules.push(rule(4, from, Action::Lookup(desired.table + 1)));
+        rules.push(rule(5, from, Action::Lookup(desired.table + 1)));
     }
     if desired.mode == Mode::Nodes {
+        let own_port = Some((desired.port, desired.port));
+        let datagrams = Match { own: true, protocol: Some(UDP), sport: own_port, ..Match::default() };
+        rules.push(rule(0, datagrams, Action::Goto(end)));
         let exempt = exemptions(desired).into_iter().map(|matches| rule(6, matches, Action::Goto(end)));
         rules.extend(exempt);
         rules.push(rule(7, Match::default(), Action::Lookup(desired.table + 1)));

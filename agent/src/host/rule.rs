@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use rtnetlink::packet_route::route::RouteProtocol;
-use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage, RulePortRange};
+use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage, RulePortRange};
 use rtnetlink::packet_route::{AddressFamily, IpProtocol};
 
 /// Marks rules and routes as written by us (`rtm_protocol`, include/uapi/linux/rtnetlink.h leaves numbers from 4 to users).
@@ -60,19 +60,41 @@ impl Rule {
         message
     }
 
-    /// `None` for what cannot be ours.
+    /// True when every packet meets the same lookup in one of these before: the kernel's own rule for the local table
+    /// stands at 0 unless somebody moved it.
+    pub(super) fn is_asked_before(&self, others: &[RuleMessage]) -> bool {
+        let others = others.iter().filter(|message| is_for_all(message)).filter_map(Self::parse);
+        let same = |other: &Self| (other.v6, other.action) == (self.v6, self.action);
+        self.matches == Match::default() && others.filter(same).any(|other| other.priority < self.priority)
+    }
+
+    /// `None` for what is none of ours, whoever wrote it.
     pub(super) fn parse(message: &RuleMessage) -> Option<Self> {
         let priority = message.attributes.iter().find_map(|attribute| match attribute {
             RuleAttribute::Priority(priority) => Some(*priority),
             _ => None,
-        })?;
+        });
         Some(Self {
-            priority,
+            // The kernel does not say 0 (fib_nl_fill_rule, net/core/fib_rules.c).
+            priority: priority.unwrap_or_default(),
             v6: message.header.family == AddressFamily::Inet6,
             matches: Match::read(message)?,
             action: Action::read(message)?,
         })
     }
+}
+
+/// True when it has no condition, not even one that we do not know.
+fn is_for_all(message: &RuleMessage) -> bool {
+    use RuleAttribute::{Priority, Protocol, SuppressPrefixLen, Table};
+    let header = &message.header;
+    let plain = |attribute: &RuleAttribute| match attribute {
+        SuppressPrefixLen(length) => *length == u32::MAX,
+        attribute => matches!(attribute, Priority(_) | Protocol(_) | Table(_)),
+    };
+    (header.src_len, header.dst_len, header.tos) == (0, 0, 0)
+        && !header.flags.contains(RuleFlags::Invert)
+        && message.attributes.iter().all(plain)
 }
 
 /// True when the rule carries our protocol number.

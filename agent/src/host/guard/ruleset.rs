@@ -6,7 +6,7 @@
 //! egress             the same once more for what passes the hooks of IP by; what traffic control redirects skips this
 //!                    hook too, and is left to the filter beside these rules
 //! prerouting  -150   what came in by the device is remembered, answers to it are marked
-//! output      -150   the same for this host's own answers
+//! output      -150   the same for this host's own answers, but not for our own datagrams: they stay out of the device
 //! forward     -150   MSS clamp
 //! ```
 
@@ -77,6 +77,7 @@ fn inet(desired: &Desired) -> Vec<Value> {
             commands.extend(rules.clear(chain, way));
         }
     }
+    commands.extend(rules.own_datagrams());
     commands.extend(rules.answers());
     commands.extend(rules.clamp());
     commands
@@ -230,6 +231,15 @@ impl Rules<'_> {
         rules
     }
 
+    /// The tunnel never carries itself. Where a peer seems to be inside of the overlay the routes would have it so; and a
+    /// Pod that its node masquerades could make our datagrams look like answers to it.
+    fn own_datagrams(&self) -> [Value; 2] {
+        let (device, port) = (json!(self.desired.device), compare_port("udp", "sport", json!(self.desired.port)));
+        let refused = [counted("refused"), json!({ "drop": null })];
+        let inside = [compare("oifname", device), port.clone()].into_iter().chain(refused).collect();
+        [inside, vec![port, json!({ "accept": null })]].map(|rule| self.rule("answers", rule))
+    }
+
     /// Who came in by the device is answered by it: the connection carries the mark bit, its answers get it.
     fn answers(&self) -> Vec<Value> {
         let mark = self.desired.mark;
@@ -248,14 +258,14 @@ impl Rules<'_> {
         ]
     }
 
-    /// TCP learns the tunnel's MTU from the first packet, whatever becomes of ICMP.
+    /// TCP learns the tunnel's MTU from the first packet, whatever becomes of ICMP. Of all others one byte is looked at.
     fn clamp(&self) -> Vec<Value> {
         let flags = json!({ "payload": { "protocol": "tcp", "field": "flags" } });
         let syn = json!({ "match": { "op": "in", "left": flags, "right": "syn" } });
         let option = json!({ "tcp option": { "name": "maxseg", "field": "size" } });
         let clamp = json!({ "mangle": { "key": option, "value": { "rt": { "key": "mtu" } } } });
         let by = |key| compare(key, json!(self.desired.device));
-        ["oifname", "iifname"].map(|key| self.rule("clamp", vec![by(key), syn.clone(), clamp.clone()])).into()
+        ["oifname", "iifname"].map(|key| self.rule("clamp", vec![syn.clone(), by(key), clamp.clone()])).into()
     }
 }
 
