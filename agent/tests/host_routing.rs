@@ -121,6 +121,18 @@ fn mode_nodes_carries_node_traffic_except_exempt_ports_and_our_own_datagrams() {
 
 #[test]
 #[ignore = "needs root"]
+fn as_many_packets_may_wait_for_a_worker_as_on_ethernet_and_who_changes_that_is_not_fought() {
+    Space::enter(|space| async move {
+        let mut host = space.host();
+        host.apply(&desired()).await.expect("applies");
+        assert!(ip("link show warren0").contains("qlen 1000"), "{}", ip("link show warren0"));
+        ip("link set warren0 txqueuelen 4000");
+        assert_eq!(host.apply(&desired()).await.expect("applies").writes, 0);
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
 fn the_local_table_is_asked_by_us_only_where_somebody_moved_its_own_rule() {
     Space::enter(|space| async move {
         let mut host = space.host();
