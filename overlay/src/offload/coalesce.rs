@@ -2,9 +2,13 @@
 //! slices of the buffer in which the packets were opened.
 //!
 //! Only neighbours are joined, so the order never changes. A segment joins when its headers differ from the first one's
-//! in nothing but length, sequence, identification and checksums, and when its checksum is right: the kernel will not
+//! in nothing but length, sequence, identification, PSH and checksums, and when its checksum is right: the kernel will not
 //! look at it again; a bare packet's is right by authentication. A datagram without one (VXLAN) joins as it is. Everything
 //! else passes alone, and untouched unless it is bare.
+//!
+//! A pushed segment does not end a superpacket, as it does in the kernel's own GRO: the whole is pushed then (RFC 9293,
+//! section 3.9.1: that loses nothing). A sender pushes at the end of each write and a train ends somewhere else, so
+//! that most trains would make two superpackets, each with an acknowledgement of its own.
 
 use std::ops::Range;
 
@@ -67,7 +71,9 @@ struct Run {
     len: usize,
     next_sequence: u32,
     verified: bool,
-    /// The last segment was short or pushed: nothing may follow.
+    /// One of its segments is.
+    pushed: bool,
+    /// The last segment was short: nothing may follow.
     sealed: bool,
 }
 
@@ -128,7 +134,7 @@ impl Coalescer {
             return None;
         }
         let transport = packet.get(view.transport..)?;
-        let (kind, transport_len, next_sequence, sealed) = match view.protocol {
+        let (kind, transport_len, next_sequence, pushed) = match view.protocol {
             packet::TCP if self.takes.tcp => tcp(transport)?,
             packet::UDP if self.takes.udp => udp(transport)?,
             _ => return None,
@@ -136,7 +142,8 @@ impl Coalescer {
         let header_len = view.transport + transport_len;
         let size = view.len.checked_sub(header_len).filter(|size| *size > 0)?;
         let next_sequence = next_sequence.wrapping_add(size as u32);
-        Some(Run { start, view, bare, kind, header_len, size, len: view.len, next_sequence, verified: bare, sealed })
+        let (len, verified, sealed) = (view.len, bare, false);
+        Some(Run { start, view, bare, kind, header_len, size, len, next_sequence, verified, pushed, sealed })
     }
 
     /// What a bare packet needs that nothing is joined to.
@@ -156,7 +163,7 @@ impl Coalescer {
     }
 }
 
-/// Kind, header length, sequence, and whether nothing may follow.
+/// Kind, header length, sequence, and whether it is pushed.
 fn tcp(header: &[u8]) -> Option<(Gso, usize, u32, bool)> {
     let flags = *header.get(13)?;
     let len = usize::from(header.get(12)? >> 4) * 4;
@@ -198,7 +205,8 @@ impl Run {
         }
         self.len += next.size;
         self.next_sequence = next.next_sequence;
-        self.sealed = next.sealed || next.size < self.size;
+        self.pushed |= next.pushed;
+        self.sealed = next.size < self.size;
         true
     }
 
@@ -254,7 +262,7 @@ impl Run {
         let csum_offset = if self.kind == Gso::Tcp { 16 } else { 6 };
         packet[t + csum_offset..t + csum_offset + 2].copy_from_slice(&partial);
         match self.kind {
-            Gso::Tcp if self.sealed => packet[t + 13] |= TCP_PSH,
+            Gso::Tcp if self.pushed => packet[t + 13] |= TCP_PSH,
             Gso::Tcp => {}
             _ => packet[t + 4..t + 6].copy_from_slice(&((self.len - t) as u16).to_be_bytes()),
         }

@@ -211,12 +211,7 @@ proptest! {
                 piece
             }));
         }
-        // A joined run says PSH on its last segment; the sender's flag is not worth a second header.
-        if flow.protocol == UDP || flow.flags & 0x08 != 0 {
-            prop_assert_eq!(again, segments);
-        } else {
-            prop_assert_eq!(again.len(), segments.len());
-        }
+        prop_assert_eq!(again, segments);
     }
 
     #[test]
@@ -261,6 +256,19 @@ proptest! {
         let damaged = segments[index].clone();
         let frames = join(&segments);
         prop_assert!(frames.iter().any(|(vnet, bytes, n)| *n == 1 && *vnet == [0; VNET_HDR_LEN] && *bytes == damaged));
+    }
+}
+
+#[test]
+fn what_follows_a_pushed_segment_joins_it_and_the_whole_is_pushed() {
+    let write = |sequence, flags| Flow { v6: false, protocol: TCP, options: 12, sequence, flags };
+    for (first, second, whole) in [(0x18, 0x10, 0x18), (0x10, 0x18, 0x18), (0x10, 0x10, 0x10)] {
+        let mut segments = write(1, first).segments(&[7; 3000], 1000);
+        segments.extend(write(3001, second).segments(&[8; 2000], 1000));
+        let frames = join(&segments);
+        assert_eq!(frames.len(), 1);
+        let (_, bytes, joined) = &frames[0];
+        assert_eq!((*joined, bytes[20 + 13]), (5, whole), "{first:#x} {second:#x}");
     }
 }
 
