@@ -187,7 +187,7 @@ pub const KEYS: &[Key] = &[
     key("peer", "name", "1 to 63 of a-z, 0-9, '-' and '.', alphanumeric at both ends", "(required)", "\"node-b\"", "The peer's name here."),
     key("peer", "public_key", "44 characters of base64, as `warren pubkey` and `wg pubkey` print it", "(required)", "\"oFQbHDFmKH6PEYzwMPfxCXCQfBYwYGVAcQOqgGWDiGo=\"",
         "The peer's public key."),
-    key("peer", "endpoint", "address:port; names are not resolved", "(none: the peer dials us)", "\"192.0.2.2:51840\"", "Where the peer listens."),
+    key("peer", "endpoint", "address:port; names are not resolved", "(none: the peer dials us)", "\"192.0.2.2:51840\"", "Where the peer listens, outside of the overlay."),
     key("peer", "cidrs", "a list of prefixes", "[]", "[\"10.2.0.0/24\"]", "The prefixes behind it: what is routed to it, and the only sources it may use."),
     key("peer", "addresses", "a list of IP addresses", "[]", "[\"192.0.2.2\"]", "The peer's own node addresses."),
     key("peer", "preshared_key_file", "an absolute path to a file that only its owner can read", "(none)", "\"/etc/warren/node-b.psk\"",
