@@ -114,8 +114,10 @@ fn mode_nodes_carries_node_traffic_except_exempt_ports_and_our_own_datagrams() {
             assert!(get(query).contains(device), "{query}: {}", get(query));
         }
         assert_eq!(host.apply(&nodes).await.expect("applies again").writes, 0);
+        assert!(ip("rule").contains("sport 51840") && ip("-6 rule").contains("sport 51840"));
         let writes = host.apply(&desired()).await.expect("back to pods").writes;
-        assert!(writes >= 17, "exemptions, lookup and the rule of our own datagrams go, for both families: {writes}");
+        assert!(writes >= 36, "exemptions, lookup and the rule of our own datagrams go, for both families: {writes}");
+        assert!(!ip("rule").contains("sport") && !ip("-6 rule").contains("sport"), "{}", ip("rule"));
     });
 }
 
@@ -126,8 +128,9 @@ fn as_many_packets_may_wait_for_a_worker_as_on_ethernet_and_who_changes_that_is_
         let mut host = space.host();
         host.apply(&desired()).await.expect("applies");
         assert!(ip("link show warren0").contains("qlen 1000"), "{}", ip("link show warren0"));
-        ip("link set warren0 txqueuelen 4000");
-        assert_eq!(host.apply(&desired()).await.expect("applies").writes, 0);
+        ip("link set warren0 txqueuelen 4000 mtu 1400");
+        assert_eq!(host.apply(&desired()).await.expect("applies").writes, 1);
+        assert!(ip("link show warren0").contains("qlen 4000"), "{}", ip("link show warren0"));
     });
 }
 
@@ -144,11 +147,14 @@ fn the_local_table_is_asked_by_us_only_where_somebody_moved_its_own_rule() {
             // Neither is for all packets.
             ip(&format!("{family} rule add priority 10 iif cni0 lookup local"));
             ip(&format!("{family} rule add priority 11 not fwmark 0x7 lookup local"));
+            // Nor does it stand for ours, where others' jumps land.
+            ip(&format!("{family} rule add priority 12 nop"));
             ip(&format!("{family} rule del priority 0 lookup local"));
         }
         assert_eq!(host.apply(&desired()).await.expect("applies").writes, 2);
         assert!(ours("-4") && ours("-6"));
         assert!(get("10.42.1.1").contains("local 10.42.1.1 dev lo"), "{}", get("10.42.1.1"));
+        assert!(ip("rule show priority 98").contains("nop"), "{}", ip("rule"));
         assert_eq!(host.apply(&desired()).await.expect("applies again").writes, 0);
         ip("rule add priority 0 lookup local");
         assert_eq!(host.apply(&desired()).await.expect("applies").writes, 1);
@@ -165,7 +171,7 @@ fn our_own_datagrams_never_enter_the_device() {
         let tun = Tun::open(&config).expect("a device");
         space.host().apply(&desired()).await.expect("applies");
         let ours = UdpSocket::bind("192.168.77.1:51840").expect("binds");
-        let sent = |to: &str| ours.send_to(b"x", to).map_err(|error| error.kind());
+        let sent = |to: &str| ours.send_to(b"our own datagram", to).map_err(|error| error.kind());
         // A remote Pod's address; and a node's, whose masqueraded Pod asked our port by the device before.
         assert_eq!(sent("10.42.2.7:51840"), Err(std::io::ErrorKind::PermissionDenied));
         let question = datagram([192, 168, 77, 2], [192, 168, 77, 1], (51840, 51840));
@@ -178,7 +184,7 @@ fn our_own_datagrams_never_enter_the_device() {
         other.send_to(b"by the device", "10.42.2.7:7000").expect("sent");
         let frames = received(&tun, |frame| frame.ends_with(b"by the device"));
         assert!(frames.last().is_some_and(|frame| frame.ends_with(b"by the device")), "nothing comes by the device");
-        assert!(!frames.iter().any(|frame| frame.ends_with(b"x")), "the tunnel would carry itself");
+        assert!(!frames.iter().any(|frame| frame.ends_with(b"our own datagram")), "the tunnel would carry itself");
     });
 }
 

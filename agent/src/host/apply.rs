@@ -45,7 +45,7 @@ async fn bring_up(netlink: &Netlink, link: &Link, desired: &Desired) -> Result<u
     if link.up && link.mtu == u32::from(desired.mtu) {
         return Ok(0);
     }
-    netlink.set_link(link, desired.mtu, QUEUE).await?;
+    netlink.set_link(link, desired.mtu, (!link.up).then_some(QUEUE)).await?;
     Ok(1)
 }
 

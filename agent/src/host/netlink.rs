@@ -70,10 +70,10 @@ impl Netlink {
         Ok(links.iter().map(Link::from).collect())
     }
 
-    /// Up, with this MTU, and room for so many packets that wait for a worker.
-    pub(super) async fn set_link(&self, link: &Link, mtu: u16, queue: u32) -> Result<(), HostError> {
-        let message =
-            LinkMessageBuilder::<LinkUnspec>::new().index(link.index).mtu(mtu.into()).txqueuelen(queue).up().build();
+    /// Up, with this MTU and, if said, room for so many packets that wait for a worker.
+    pub(super) async fn set_link(&self, link: &Link, mtu: u16, queue: Option<u32>) -> Result<(), HostError> {
+        let message = LinkMessageBuilder::<LinkUnspec>::new().index(link.index).mtu(mtu.into()).up();
+        let message = queue.into_iter().fold(message, LinkMessageBuilder::txqueuelen).build();
         self.0.link().set(message).execute().await.map_err(refused("bring the device up"))
     }
 

@@ -15,7 +15,8 @@
 //!
 //! Every packet of a Pod is held against them twice, the second time for the way back (fib_validate_source,
 //! net/ipv4/fib_frontend.c). One rule with a port makes the kernel dissect each of them beforehand: mode `pods` has none.
-//! There our datagrams only go to addresses outside of the overlay, and the guard refuses what would come back in.
+//! There our datagrams only go to addresses outside of the overlay, and the guard refuses what would come back in. The
+//! local table is asked once: who moves its rule while no agent runs has addresses among the Pods out of reach until one does.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -31,7 +32,7 @@ use crate::config::Mode;
 /// The kernel's own main table (RT_TABLE_MAIN, include/uapi/linux/rtnetlink.h).
 const MAIN: u32 = 254;
 /// The kernel's own table of this host's addresses (RT_TABLE_LOCAL). Its rule is the first one, but Cilium moves it to 100.
-const LOCAL: u32 = 255;
+pub(super) const LOCAL: u32 = 255;
 /// IP protocol numbers.
 const TCP: u8 = 6;
 const UDP: u8 = 17;

@@ -7,6 +7,8 @@ use rtnetlink::packet_route::route::RouteProtocol;
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage, RulePortRange};
 use rtnetlink::packet_route::{AddressFamily, IpProtocol};
 
+use super::plan::LOCAL;
+
 /// Marks rules and routes as written by us (`rtm_protocol`, include/uapi/linux/rtnetlink.h leaves numbers from 4 to users).
 pub(super) const PROTOCOL: u8 = 87;
 
@@ -60,12 +62,12 @@ impl Rule {
         message
     }
 
-    /// True when every packet meets the same lookup in one of these before: the kernel's own rule for the local table
+    /// True when this asks the local table alone, and every packet did so by one of these before: the kernel's own rule
     /// stands at 0 unless somebody moved it.
     pub(super) fn is_asked_before(&self, others: &[RuleMessage]) -> bool {
         let others = others.iter().filter(|message| is_for_all(message)).filter_map(Self::parse);
         let same = |other: &Self| (other.v6, other.action) == (self.v6, self.action);
-        self.matches == Match::default() && others.filter(same).any(|other| other.priority < self.priority)
+        self.action == Action::Lookup(LOCAL) && others.filter(same).any(|other| other.priority < self.priority)
     }
 
     /// `None` for what is none of ours, whoever wrote it.
