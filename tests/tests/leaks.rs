@@ -132,7 +132,7 @@ fn what_somebody_deletes_is_repaired_and_nothing_is_in_clear_meanwhile() {
     let deletions: [&[&str]; 7] = [
         &["ip", "-4", "route", "flush", "table", "51840"],
         &["ip", "-6", "route", "flush", "table", "51840"],
-        &["ip", "-4", "rule", "del", "pref", "90"],
+        &["ip", "-4", "rule", "del", "pref", "94"],
         &["ip", "addr", "flush", "dev", "warren0"],
         &["ip", "link", "set", "warren0", "down"],
         &["nft", "flush", "ruleset"],
