@@ -15,7 +15,8 @@
 //!
 //! Every packet of a Pod is held against them twice, the second time for the way back (fib_validate_source,
 //! net/ipv4/fib_frontend.c). One rule with a port makes the kernel dissect each of them beforehand: mode `pods` has none.
-//! There our datagrams only go to addresses outside of the overlay, and the guard refuses what would come back in. The
+//! There peers are sought outside of the overlay alone, and what the one port sends into the device all the same (a peer
+//! was heard from inside) the guard refuses; lanes that leave by ports of their own are not told apart. The
 //! local table is asked once: who moves its rule while no agent runs has addresses among the Pods out of reach until one does.
 
 use std::collections::BTreeSet;

@@ -231,7 +231,8 @@ impl Rules<'_> {
         rules
     }
 
-    /// The tunnel never carries itself. Where a peer seems to be inside of the overlay the routes would have it so; and a
+    /// The tunnel does not carry what leaves by its one port. Where a peer seems to be inside of the overlay the routes would
+    /// have it so (lanes with ports of their own are not told apart); and a
     /// Pod that its node masquerades could make our datagrams look like answers to it. Not counted: none was in clear, and
     /// the agent counts a datagram that it may not send.
     fn own_datagrams(&self) -> [Value; 2] {
