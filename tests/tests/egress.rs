@@ -1,13 +1,22 @@
 //! Packets that reach the underlay's device past the hooks of IP: as a device of a CNI that hangs on it sends them, or as
-//! traffic control redirects them (eBPF host routing). The guard's hooks on the device itself are the last on their way.
+//! traffic control or a program there redirects them (eBPF host routing). The guard's hooks on the device itself are the
+//! last on their way.
 //!
 //! ```text
 //! pod ── macvlan ────────────────► eth0 of node1 ──► nftables' egress hook ──► traffic control ──► hub: sniffer
 //! pod ── pod1 ── mirred redirect ─► eth0 of node1 ─────────────────────────────► traffic control ──► hub: sniffer
+//! pod ── pod1 ── bpf_redirect_neigh ► eth0 of node1 ───────────────────────────► traffic control ──► hub: sniffer
 //! ```
 
+use std::net::IpAddr;
+
 use warren_tests::dump::dump;
-use warren_tests::{Agent, Family, Lab, Node, Plan, Pod, Sniffer, eventually, ping, static_mesh};
+use warren_tests::ping::answered;
+use warren_tests::redirect::{NextHop, route_by_program};
+use warren_tests::{
+    Agent, Family, Lab, Node, Plan, Pod, Sniffer, assert_seen_without_warren, eventually, ping, static_mesh,
+    static_mesh_with,
+};
 
 /// Two nodes with a Pod each that reach each other.
 struct Pair {
@@ -19,11 +28,17 @@ struct Pair {
 }
 
 fn pair() -> Pair {
+    pair_in("pods")
+}
+
+fn pair_in(mode: &str) -> Pair {
     let lab = Lab::with(Plan { underlay: Family::Dual, overlay: Family::Dual, ..Plan::default() });
     let sniffer = lab.sniff();
     let nodes: [Node; 2] = lab.nodes();
     let pods = nodes.each_ref().map(Node::pod);
-    let agents = static_mesh(&nodes);
+    let agents = static_mesh_with(&nodes, |_, settings| {
+        settings.text("overlay", "mode", mode);
+    });
     let pair = Pair { agents, pods, nodes, sniffer, _lab: lab };
     for to in pair.pods[1].addresses() {
         assert!(ping(pair.pods[0].namespace(), *to), "{to} is not reached");
@@ -36,8 +51,7 @@ impl Pair {
     #[track_caller]
     fn cut(&self) {
         for to in self.pods[1].addresses() {
-            assert!(!ping(self.pods[0].namespace(), *to), "the packets to {to} still go by the node's routes");
-            self.sniffer.assert_nothing_in_clear();
+            self.lost(*to);
         }
     }
 
@@ -46,8 +60,7 @@ impl Pair {
     fn refused(&self) {
         for to in self.pods[1].addresses() {
             let refused = self.agents[0].now().guard("refused");
-            assert!(!ping(self.pods[0].namespace(), *to), "the packets to {to} still go by the node's routes");
-            self.sniffer.assert_nothing_in_clear();
+            self.lost(*to);
             self.agents[0].until("every packet is counted", |status| status.guard("refused") >= refused + 3);
         }
     }
@@ -57,8 +70,35 @@ impl Pair {
     fn seen(&self) {
         for to in self.pods[1].addresses() {
             self.sniffer.reset();
-            ping(self.pods[0].namespace(), *to);
+            self.answers(*to);
             assert!(self.sniffer.clear() >= 3, "the sniffer does not see what is sent to {to}");
+        }
+    }
+
+    #[track_caller]
+    fn lost(&self, to: IpAddr) {
+        assert_eq!(self.answers(to), 0, "the packets to {to} still go by the node's routes");
+        self.sniffer.assert_nothing_in_clear();
+    }
+
+    /// Of three requests; whoever answers in this lab does it at once.
+    fn answers(&self, to: IpAddr) -> u32 {
+        answered(self.pods[0].namespace(), to, 3, &["-W", "0.3"])
+    }
+
+    /// Has a program take what comes from the first Pod for the other node, by the next hop that it makes of that one.
+    fn program(&self, next: fn(IpAddr) -> NextHop) {
+        let [own, other] = &self.nodes;
+        for (to, there) in other.cidrs().into_iter().zip(other.addresses()) {
+            route_by_program(own, "pod1", to, next(there));
+        }
+    }
+
+    /// Somebody on the underlay says to have the other node's Pod.
+    fn answered_for(&self) {
+        for to in self.pods[1].addresses() {
+            let neighbour = format!("neigh replace {to} lladdr 02:00:00:00:00:01 dev eth0 nud permanent");
+            self.nodes[0].namespace().ip(&neighbour);
         }
     }
 
@@ -139,6 +179,38 @@ fn a_packet_that_traffic_control_redirects_is_dropped_and_counted_also_without_a
     pair.tc("filter del dev eth0 egress");
     pair.nodes[0].namespace().run(&["nft", "list", "table", "netdev", "warren"]);
     pair.seen();
+}
+
+/// The helper is given the next hop, or finds one; in the end without an agent.
+fn routed_by_a_program(mode: &str) {
+    let mut pair = pair_in(mode);
+    pair.program(NextHop::Given);
+    pair.refused();
+    // Where no route leads out by the device the kernel looks for the Pod itself there, and nobody answers.
+    pair.program(|_| NextHop::Routed);
+    pair.cut();
+    // Once somebody does, what waited for it leaves, and what follows.
+    pair.answered_for();
+    pair.refused();
+    pair.sniffer.assert_encrypted();
+    pair.agents[0].kill();
+    pair.cut();
+    pair.program(NextHop::Given);
+    pair.cut();
+    let ways = pair.pods[1].addresses().iter().map(|to| (pair.pods[0].namespace(), *to));
+    assert_seen_without_warren(&pair.sniffer, &mut pair.agents, ways);
+    pair.program(|_| NextHop::Routed);
+    pair.seen();
+}
+
+#[test]
+fn a_packet_that_a_program_routes_past_the_kernel_is_dropped_and_counted_also_without_an_agent() {
+    routed_by_a_program("pods");
+}
+
+#[test]
+fn a_packet_that_a_program_routes_past_the_kernel_is_dropped_in_mode_nodes_too() {
+    routed_by_a_program("nodes");
 }
 
 #[test]

@@ -17,6 +17,10 @@ pub(super) const LOAD_HALF: u16 = 0x48;
 pub(super) const LOAD_BYTE: u16 = 0x50;
 /// Loads the packet's length into A.
 pub(super) const LOAD_LENGTH: u16 = 0x80;
+/// Loads what the kernel holds the packet for, an Ethernet type, into A; the operand is [`KIND`].
+pub(super) const LOAD_KIND: u16 = 0x20;
+/// `SKF_AD_OFF + SKF_AD_PROTOCOL` (include/uapi/linux/filter.h).
+pub(super) const KIND: u32 = 0xffff_f000;
 /// X = k, X = A, A = X.
 pub(super) const SET_X: u16 = 0x01;
 pub(super) const A_TO_X: u16 = 0x07;

@@ -11,8 +11,8 @@ use warren_overlay::mesh::Enforcement;
 
 use super::super::plan::{node_addresses, overlay_prefixes};
 use super::cbpf::{
-    A_TO_X, ADD, ADD_X, AND, ANY_BIT, AT_LEAST, AT_LEAST_X, Assembler, EQUAL, Instruction, LOAD_BYTE, LOAD_HALF,
-    LOAD_LENGTH, Label, SET_X, SHIFT_LEFT, SUBTRACT_X, X_TO_A,
+    A_TO_X, ADD, ADD_X, AND, ANY_BIT, AT_LEAST, AT_LEAST_X, Assembler, EQUAL, Instruction, KIND, LOAD_BYTE, LOAD_HALF,
+    LOAD_KIND, LOAD_LENGTH, Label, SET_X, SHIFT_LEFT, SUBTRACT_X, X_TO_A,
 };
 use super::membership::Prefixes;
 use crate::config::Mode;
@@ -62,7 +62,10 @@ pub(super) fn program(desired: &Desired, link: Link) -> Result<Vec<Instruction>,
     let drop = program.end(DROP);
     let [v4, v6] = [false, true].map(|v6| Packet { desired, v6, pass, drop }.judged(&mut program));
     match link {
-        Link::Ethernet => ethernet(&mut program, v4, v6, pass),
+        Link::Ethernet => {
+            let framed = ethernet(&mut program, v4, v6, pass);
+            headerless(&mut program, [(v4, IPV4, 0x40), (v6, IPV6, 0x60)], framed, pass)
+        }
         Link::Bare => bare(&mut program, v4, v6, pass),
     };
     program.finish()
@@ -80,6 +83,25 @@ fn ethernet(program: &mut Assembler, v4: Label, v6: Label, pass: Label) -> Label
         let compare = program.branch(AT_LEAST, *payload, long_enough, pass);
         program.then(LOAD_LENGTH, 0, compare)
     })
+}
+
+/// Is the Ethernet header missing? So the kernel sends what waited for a neighbour on this device although its route is by
+/// one without link-layer addresses (`bpf_redirect_neigh` without a next hop, IPv6). Then the packet begins like IP, and
+/// the Ethernet type that the kernel holds it for is not where the header would have it.
+fn headerless(program: &mut Assembler, versions: [(Label, u32, u32); 2], framed: Label, pass: Label) -> Label {
+    let version = |no, (judged, kind, version): (Label, u32, u32)| {
+        let missing = program.branch(EQUAL, kind, framed, judged);
+        let load = program.then(LOAD_HALF, 12, missing);
+        let begins = program.branch(EQUAL, version, load, framed);
+        let mask = program.then(AND, 0xf0, begins);
+        let load = program.then(LOAD_BYTE, 0, mask);
+        program.branch(EQUAL, kind, load, no)
+    };
+    let kind = versions.into_iter().fold(framed, version);
+    let load = program.then(LOAD_KIND, KIND, kind);
+    let start = program.then(SET_X, 0, load);
+    let long_enough = program.branch(AT_LEAST, 14, start, pass);
+    program.then(LOAD_LENGTH, 0, long_enough)
 }
 
 fn bare(program: &mut Assembler, v4: Label, v6: Label, pass: Label) -> Label {
