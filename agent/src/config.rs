@@ -70,7 +70,7 @@ pub struct Node {
     pub addresses: Option<BTreeSet<IpAddr>>,
     /// `endpoints`: what peers dial, best first; default: every node address with the port.
     pub endpoints: Option<Vec<SocketAddr>>,
-    /// `cidrs`: a list, `"auto"`, or `"kubernetes"`.
+    /// `cidrs`: a list, `"auto"`, or `"kubernetes"` with that registry.
     pub cidrs: Cidrs,
     /// `cidrs` as a source, `cni_dir`, `flannel_file`: who says what `cidrs` lists.
     pub cidrs_from: Option<Where>,
@@ -94,8 +94,25 @@ pub enum Cidrs {
         /// Prefix length for IPv4 and IPv6 networks.
         length: (u8, u8),
     },
-    /// Those that Kubernetes gave to its Node (`spec.podCIDRs`).
+    /// Exactly these, as the API server said: what else was the node's it gives back.
+    Given(BTreeSet<IpNet>),
+    /// Those that Kubernetes gave to its Node (`spec.podCIDRs`), for the registry `kubernetes` to read.
     Kubernetes,
+}
+
+impl Cidrs {
+    /// As far as they are known here.
+    pub fn known(&self) -> BTreeSet<IpNet> {
+        match self {
+            Self::Listed(cidrs) | Self::Given(cidrs) => cidrs.clone(),
+            Self::Auto { .. } | Self::Kubernetes => BTreeSet::new(),
+        }
+    }
+
+    /// Somebody says exactly which prefixes are this node's, and this is none of them.
+    pub(crate) fn rule_out(&self, cidr: &IpNet) -> bool {
+        matches!(self, Self::Given(given) if !given.is_empty() && !given.contains(cidr))
+    }
 }
 
 /// Which traffic is carried.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use etcd_space::node::{Node, auto, listed, record};
 use etcd_space::relay::Relay;
 use etcd_space::{PREFIX, Store, scenario};
-use warren_agent::config::Etcd;
+use warren_agent::config::{Cidrs, Etcd};
 use warren_agent::registry::etcd;
 use warren_overlay::record::RECORD_MAX;
 
@@ -303,6 +303,28 @@ fn a_store_restored_from_an_older_snapshot_is_brought_up_to_date_before_it_is_be
         a.until_stored("the newer record is published again", || store.get("nodes/a").contains(&key)).await;
         b.listen(Duration::from_secs(14)).await;
         assert_eq!(b.sees("a"), Some(a.record.public_key), "the old key was believed");
+    });
+}
+
+#[test]
+fn what_the_api_server_no_longer_gives_the_node_another_may_have() {
+    scenario(async {
+        let store = store();
+        let given = |cidrs: &[&str]| Cidrs::Given(cidrs.iter().map(|cidr| cidr.parse().expect("a prefix")).collect());
+        store.put("alloc/192.0.2.1-32", r#"{"node":"a"}"#);
+        let mut a = Node::start(store.config(), "a", "192.0.2.1", given(&["10.0.0.0/26", "10.0.0.64/26"]));
+        a.until("both are its own", |a| a.owner("10.0.0.0/26").is_some() && a.owner("10.0.0.64/26").is_some()).await;
+        let (known, record) = (a.memory(), a.record.clone());
+        a.stop();
+        let mut a =
+            Node::with(store.config(), record, given(&["10.0.0.64/26", "10.0.0.128/26", "192.0.2.9/32"]), known);
+        a.until("an address that is no Pod's is refused", |a| a.complains_of("192.0.2.9/32 is not inside")).await;
+        a.until("it has what is new", |a| a.owner("10.0.0.128/26").is_some()).await;
+        a.until("and no longer what is not", |a| a.owner("10.0.0.0/26").is_none()).await;
+        assert!(a.owner("10.0.0.64/26").is_some() && a.owner("192.0.2.1/32").is_some(), "{:?}", a.cidrs());
+        let mut b = Node::start(store.config(), "b", "192.0.2.2", given(&["10.0.0.0/26"]));
+        b.until("b has it", |b| b.owner("10.0.0.0/26").as_deref() == Some("b") && b.is_well()).await;
+        a.until("a is told so", |a| a.owner("10.0.0.0/26").as_deref() == Some("b")).await;
     });
 }
 

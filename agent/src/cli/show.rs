@@ -149,7 +149,9 @@ pub(super) fn config(config: &Config) -> u8 {
         (None, Cidrs::Auto { length }) => format!("one of its own choice (/{} or /{})", length.0, length.1),
         (None, Cidrs::Kubernetes) => "those that Kubernetes gave to its Node".to_owned(),
         (None, Cidrs::Listed(list)) if list.is_empty() && config.has_store() => "what is allocated to it".to_owned(),
-        (None, Cidrs::Listed(list)) => or_none(&list.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        (None, Cidrs::Listed(list) | Cidrs::Given(list)) => {
+            or_none(&list.iter().map(ToString::to_string).collect::<Vec<_>>())
+        }
     };
     say(format_args!("node {} with CIDRs: {cidrs}", config.node.name));
     say(format_args!("device {}, UDP port {}", config.overlay.device, config.underlay.port));

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use warren_overlay::mesh::Cluster;
 
 use super::Control;
-use crate::config::{Cidrs, Config};
+use crate::config::Config;
 use crate::host::Underlay;
 
 impl Control {
@@ -45,10 +45,7 @@ pub(crate) fn node_addresses(config: &Config, underlay: &Underlay) -> BTreeSet<I
 
 /// Where Pods live, as far as it is known.
 pub(crate) fn overlay_networks(config: &Config, cluster: Option<&Cluster>, own: &BTreeSet<IpNet>) -> Vec<IpNet> {
-    let listed = match &config.node.cidrs {
-        Cidrs::Listed(cidrs) => cidrs.clone(),
-        Cidrs::Auto { .. } | Cidrs::Kubernetes => BTreeSet::new(),
-    };
+    let listed = config.node.cidrs.known();
     let networks = cluster.iter().flat_map(|cluster| &cluster.networks).chain(&config.overlay.networks);
     networks.chain(&listed).chain(own).copied().collect()
 }

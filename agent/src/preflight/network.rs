@@ -87,10 +87,7 @@ fn device(name: &str, survey: &Survey) -> Finding {
 }
 
 fn networks(config: &Config) -> Vec<IpNet> {
-    let own = match &config.node.cidrs {
-        Cidrs::Listed(cidrs) => cidrs.iter().copied().collect(),
-        Cidrs::Auto { .. } | Cidrs::Kubernetes => Vec::new(),
-    };
+    let own = config.node.cidrs.known();
     let peers = config.peers.iter().flat_map(|peer| peer.cidrs.iter().copied());
     config.overlay.networks.iter().copied().chain(own).chain(peers).collect()
 }

@@ -3,12 +3,14 @@
 //! A store that was wiped gets back what this node knows to be so, as far as the store lets it. Nothing here takes what
 //! another node is remembered to own.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use etcd_client::Client;
 use ipnet::IpNet;
 use tokio::time::Instant;
 use warren_overlay::mesh::Cluster;
+use warren_overlay::record::NodeName;
 
 use super::allocate::{self, AllocateError, Want, allocate};
 use super::explain::explain;
@@ -61,12 +63,19 @@ impl Registry {
         let networks = self.known.cluster.as_ref().map(|cluster| cluster.networks.clone()).unwrap_or_default();
         let node = self.publisher.node().clone();
         let missing = self.store.missing(&self.keys, &node, &self.cidrs, &networks);
+        let stale = self.stale(&node, &networks);
         let (again, problems) = &self.unclaimed;
-        if !missing.is_empty() && !problems.is_empty() && Instant::now() < *again {
+        let due = !missing.is_empty() || !stale.is_empty();
+        if due && !problems.is_empty() && Instant::now() < *again {
             return Ok(Some(problems.clone()));
         }
-        let (mut problems, mut allocated) = (Vec::new(), false);
+        let mut problems = Vec::new();
+        let mut allocated = self.give_back(client, &node, &stale, &mut problems).await?;
         for want in missing.into_iter().flat_map(|want| self.remembered(want)) {
+            if let Some(cidr) = self.outside(&want, &networks) {
+                problems.push(AllocateError::Outside(cidr).to_string());
+                continue;
+            }
             match allocate(client, &self.keys, &node, &want, &networks, &self.known.owners).await {
                 Ok(cidr) => {
                     allocated = true;
@@ -79,6 +88,49 @@ impl Registry {
         }
         self.unclaimed = (Instant::now() + AGAIN, problems.clone());
         Ok((!allocated).then_some(problems))
+    }
+
+    /// A single address outside of the cluster network would be the grant of a node address: an administrator's, and nothing
+    /// that the API server's objects of a CNI may say.
+    fn outside(&self, want: &Want, networks: &BTreeSet<IpNet>) -> Option<IpNet> {
+        let Want::This(cidr) = *want else { return None };
+        let outside = !networks.iter().any(|network| network.contains(&cidr));
+        (outside && matches!(self.cidrs, Cidrs::Given(_))).then_some(cidr)
+    }
+
+    /// What is allocated to this node and, as the API server says, no longer its own. What is granted outside of the cluster
+    /// network is an administrator's.
+    fn stale(&self, node: &NodeName, networks: &BTreeSet<IpNet>) -> Vec<IpNet> {
+        let own = self.store.own(&self.keys, node).into_iter();
+        let inside = |cidr: &IpNet| networks.iter().any(|network| network.contains(cidr));
+        own.filter(|cidr| self.cidrs.rule_out(cidr) && inside(cidr)).collect()
+    }
+
+    /// Whether anything was given back, which the store has still to tell.
+    async fn give_back(
+        &self,
+        client: &mut Client,
+        node: &NodeName,
+        stale: &[IpNet],
+        problems: &mut Vec<String>,
+    ) -> Result<bool, Ended> {
+        if stale.is_empty() {
+            return Ok(false);
+        }
+        match allocate::give_back(client, &self.keys, node, stale).await {
+            Ok(()) => {
+                tracing::info!(?stale, "given back");
+                return Ok(true);
+            }
+            Err(AllocateError::Store(error)) if is_denied(&error) => problems.push(format!(
+                "{} is no longer this node's, and the store does not let {node} give it back: another node that gets it is \
+                 refused until `warren cluster release {node}`",
+                stale.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            )),
+            Err(AllocateError::Store(error)) => return Err(error.into()),
+            Err(error) => problems.push(error.to_string()),
+        }
+        Ok(false)
     }
 
     /// Instead of any prefix those that were this node's before.
@@ -98,7 +150,7 @@ impl Registry {
     fn denied(&self, want: &Want) -> String {
         let node = self.publisher.node();
         match (want, &self.cidrs) {
-            (Want::This(cidr), Cidrs::Listed(_)) => {
+            (Want::This(cidr), Cidrs::Listed(_) | Cidrs::Given(_)) => {
                 format!("{cidr} is not allocated to {node}: run `warren cluster add-node {node} --cidr {cidr}`")
             }
             _ => format!(

@@ -145,6 +145,32 @@ pub async fn release(
     Err(AllocateError::Contended)
 }
 
+/// Takes back these of `node` and leaves tombstones; the others and its record stay.
+///
+/// # Errors
+/// What the store says.
+pub(super) async fn give_back(
+    client: &mut Client,
+    keys: &Keys,
+    node: &NodeName,
+    cidrs: &[IpNet],
+) -> Result<(), AllocateError> {
+    for _ in 0..ATTEMPTS {
+        let order = order(client, keys).await?;
+        let given = allocations(client, keys).await?;
+        let own = given.into_iter().filter(|(cidr, owner)| owner.as_ref() == Some(node) && cidrs.contains(cidr));
+        let own: Vec<_> = own.map(|(cidr, _)| cidr).take(RELEASED_AT_ONCE).collect();
+        if own.is_empty() {
+            return Ok(());
+        }
+        let mut steps = vec![TxnOp::put(keys.order(), "", None)];
+        steps.extend(own.iter().map(|cidr| TxnOp::delete(keys.allocation(*cidr), None)));
+        steps.extend(own.iter().map(|cidr| TxnOp::put(keys.released(*cidr, node), "", None)));
+        client.txn(Txn::new().when([order]).and_then(steps)).await?;
+    }
+    Err(AllocateError::Contended)
+}
+
 /// Writes the cluster if nobody did since the revision that it was seen at, which is 0 for one that was not there;
 /// whether it was written.
 ///
@@ -192,7 +218,7 @@ fn already(want: &Want, node: &NodeName, taken: &[Given]) -> Option<IpNet> {
 /// What the node should have and has not.
 pub(in crate::registry) fn missing(own: &[IpNet], cidrs: &Cidrs, networks: &BTreeSet<IpNet>) -> Vec<Want> {
     match cidrs {
-        Cidrs::Listed(list) => {
+        Cidrs::Listed(list) | Cidrs::Given(list) => {
             let missing = list.iter().filter(|cidr| !own.iter().any(|given| given.contains(*cidr)));
             missing.map(|cidr| Want::This(*cidr)).collect()
         }
@@ -201,7 +227,7 @@ pub(in crate::registry) fn missing(own: &[IpNet], cidrs: &Cidrs, networks: &BTre
             let lacking = families.into_iter().filter(|v6| !own.iter().any(|given| given.addr().is_ipv6() == *v6));
             lacking.map(|v6| Want::Any { v6, length: if v6 { length.1 } else { length.0 } }).collect()
         }
-        // Only Kubernetes knows, and etcd is not asked for them.
+        // Only the registry of Kubernetes knows.
         Cidrs::Kubernetes => Vec::new(),
     }
 }

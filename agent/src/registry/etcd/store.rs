@@ -157,9 +157,12 @@ impl Store {
 
     /// What the node should have and has not.
     pub(super) fn missing(&self, keys: &Keys, node: &NodeName, cidrs: &Cidrs, networks: &BTreeSet<IpNet>) -> Vec<Want> {
+        missing(&self.own(keys, node), cidrs, networks)
+    }
+
+    /// What is allocated to the node.
+    pub(super) fn own(&self, keys: &Keys, node: &NodeName) -> Vec<IpNet> {
         let (snapshot, _) = self.snapshot(keys);
-        let own: Vec<_> =
-            snapshot.allocations.iter().filter(|given| given.node == *node).map(|given| given.cidr).collect();
-        missing(&own, cidrs, networks)
+        snapshot.allocations.iter().filter(|given| given.node == *node).map(|given| given.cidr).collect()
     }
 }

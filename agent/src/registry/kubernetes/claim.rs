@@ -134,7 +134,7 @@ impl Registry {
     }
 
     /// Which prefixes the node should have; or why nobody knows.
-    fn wanted(&self) -> Result<Cidrs, String> {
+    pub(super) fn wanted(&self) -> Result<Cidrs, String> {
         let node = self.publisher.node();
         if self.lacks_node() {
             return Err(format!("there is no Node {node:?}: node.name must be the Node's, see WARREN_NODE_NAME"));
@@ -143,7 +143,7 @@ impl Registry {
             return Ok(self.cidrs.clone());
         }
         match self.store.pod_cidrs(node) {
-            Some(given) if !given.is_empty() => Ok(Cidrs::Listed(given.into_iter().collect())),
+            Some(given) if !given.is_empty() => Ok(Cidrs::Given(given.into_iter().collect())),
             _ => Err(format!(
                 "node.cidrs = \"kubernetes\", but the Node {node:?} has no spec.podCIDRs: this cluster gives none, or not yet; \
                  list them in node.cidrs, or use overlay.mode = \"nodes\""
@@ -159,9 +159,7 @@ impl Registry {
         // What an administrator made is not ours to take away.
         let by_us = own.filter_map(|block| Some((block, block.object.owner.as_deref()?)));
         let stale = by_us.filter(|(block, owner)| {
-            let elsewhere = self.cidrs == Cidrs::Kubernetes
-                && matches!(wanted, Cidrs::Listed(given) if !given.contains(&block.cidr));
-            *owner != own_node.uid || elsewhere || is_beaten(block, &blocks)
+            *owner != own_node.uid || wanted.rule_out(&block.cidr) || is_beaten(block, &blocks)
         });
         stale.map(|(block, _)| (block.object.name.clone(), block.object.uid.clone())).collect()
     }

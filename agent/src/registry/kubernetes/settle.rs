@@ -6,7 +6,6 @@ use warren_overlay::mesh::{Allocation, Cluster};
 
 use super::server::Server;
 use super::{Fault, Registry};
-use crate::config::Cidrs;
 
 /// So many problems are said at once.
 const SAID: usize = 8;
@@ -111,14 +110,10 @@ impl Registry {
         missing.extend(lasting.into_iter().filter(|gone| self.gives_back(gone)));
     }
 
-    /// Its own prefixes a node gives back only when Kubernetes gave it others.
+    /// Its own prefixes a node gives back only when it was given others.
     fn gives_back(&self, gone: &Allocation) -> bool {
         let own = gone.node == *self.publisher.node();
-        let others = || {
-            let given = self.store.pod_cidrs(self.publisher.node()).filter(|_| self.cidrs == Cidrs::Kubernetes);
-            given.is_some_and(|given| !given.is_empty() && !given.contains(&gone.cidr))
-        };
-        !own || others()
+        !own || self.wanted().is_ok_and(|wanted| wanted.rule_out(&gone.cidr))
     }
 }
 
