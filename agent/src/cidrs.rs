@@ -1,8 +1,8 @@
 //! Which prefixes the host's CNI gave to this node, as the files say that CNIs leave on every node; and watching them.
 //!
 //! Reads only, and never guesses: a CNI that gives a node no prefix of its own, or does not say it in a file, is named, and
-//! the node has none. What needs the API server (Node.spec.podCIDRs, Calico's blocks, Cilium's nodes) is not asked here:
-//! the first of these is for the registry `kubernetes` to say. Another source is another [`Source`], looked for in [`look`].
+//! the node has none. What only the API server knows (Node.spec.podCIDRs, Calico's blocks, Cilium's nodes) is asked by
+//! `registry::kubernetes::prefixes`, not here. Another file is another [`Source`], looked for in [`look`].
 
 mod conflist;
 mod subnet_env;
@@ -33,6 +33,19 @@ pub enum Source {
     Cni,
     /// Flannel's `subnet.env`.
     Flannel,
+    /// `spec.podCIDRs` of the Node.
+    Kubernetes,
+    /// Calico's block affinities.
+    Calico,
+    /// The CiliumNode.
+    Cilium,
+}
+
+impl Source {
+    /// Whether only the API server knows.
+    pub fn is_remote(self) -> bool {
+        matches!(self, Self::Kubernetes | Self::Calico | Self::Cilium)
+    }
 }
 
 impl fmt::Display for Source {
@@ -41,6 +54,9 @@ impl fmt::Display for Source {
             Self::Any => "auto",
             Self::Cni => "cni",
             Self::Flannel => "flannel",
+            Self::Kubernetes => "kubernetes",
+            Self::Calico => "calico",
+            Self::Cilium => "cilium",
         })
     }
 }
@@ -59,10 +75,18 @@ pub struct Where {
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// At least one.
+    /// At least one; none where the API server says that this node has none yet.
     pub cidrs: BTreeSet<IpNet>,
-    /// The file that says so.
-    pub from: PathBuf,
+    /// The file, or the objects, that say so.
+    pub from: String,
+    /// What of this node's addresses is not among them, and what to do.
+    pub lacking: Option<String>,
+}
+
+impl Found {
+    fn by(path: &Path, cidrs: BTreeSet<IpNet>) -> Self {
+        Self { cidrs, from: path.display().to_string(), lacking: None }
+    }
 }
 
 /// What the files say now.
@@ -81,6 +105,9 @@ pub fn look(place: &Where) -> Result<Found, String> {
             // Flannel may have its configuration elsewhere, as k3s does.
             Err(nothing) => flannel().map_err(|also| format!("{nothing}; and {also}")),
         },
+        Source::Kubernetes | Source::Calico | Source::Cilium => {
+            Err(format!("the API server has not said yet which prefixes are this node's (\"{}\")", place.source))
+        }
     }
 }
 
@@ -111,7 +138,7 @@ fn cni(folder: &Path) -> Result<Found, Nothing> {
     let path = first(folder)?;
     let text = read(&path).map_err(|error| Nothing::Unreadable(path.clone(), error))?;
     match conflist::prefixes(&text) {
-        Ok(cidrs) => Ok(Found { cidrs, from: path }),
+        Ok(cidrs) => Ok(Found::by(&path, cidrs)),
         Err(silent) => Err(Nothing::Silent(path, silent)),
     }
 }
@@ -132,7 +159,7 @@ fn flannel(path: &Path) -> Result<Found, String> {
         text => text.map_err(|error| format!("{shown} cannot be read: {error}"))?,
     };
     let cidrs = subnet_env::prefixes(&text).map_err(|what| format!("{shown}: {what}"))?;
-    Ok(Found { cidrs, from: path.to_owned() })
+    Ok(Found::by(path, cidrs))
 }
 
 #[cfg(test)]

@@ -55,6 +55,8 @@ pub struct Config {
     pub etcd: Option<Etcd>,
     /// `[kubernetes]`, where it is enabled.
     pub kubernetes: Option<Kubernetes>,
+    /// `[kubernetes]`, enabled or not: how the API server is reached when it is only asked for this node's prefixes.
+    pub api_server: Kubernetes,
     /// `[[peer]]`
     pub peers: Vec<Peer>,
     /// `[log]`

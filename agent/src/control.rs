@@ -109,7 +109,7 @@ struct Control {
     deadline: Option<Instant>,
     /// Peers with whom a tunnel has stood: never again in clear.
     proven: Proven,
-    /// Why the CNI does not say this node's prefixes, where it is asked.
+    /// Why the CNI does not say this node's prefixes, or not all, where it is asked.
     no_cidrs: Option<String>,
     /// Why the CNI's folder is not as it should be.
     cni_problems: Vec<String>,

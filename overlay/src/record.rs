@@ -21,7 +21,8 @@ const NAME_MAX: usize = 63;
 /// So many endpoints a record has at the most.
 pub const ENDPOINTS_MAX: usize = 16;
 const ADDRESSES_MAX: usize = 32;
-const CIDRS_MAX: usize = 64;
+/// The most prefixes of one node.
+pub const CIDRS_MAX: usize = 64;
 const WORDS_MAX: usize = 32;
 
 /// A node's name: 1 to 63 characters of `a-z`, `0-9`, `-` and `.`, alphanumeric at both ends.

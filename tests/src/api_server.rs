@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::Lab;
 use objects::Objects;
-pub use objects::{BLOCKS, CLUSTERS, NODES, PODS, RECORDS};
+pub use objects::{AFFINITIES, BLOCKS, CILIUM_NODES, CLUSTERS, IPAM_BLOCKS, NODES, PODS, RECORDS};
 use tls::Tls;
 
 /// How it behaves towards whoever asks.

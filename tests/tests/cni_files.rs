@@ -8,8 +8,11 @@
 
 use std::path::PathBuf;
 
+use serde_json::json;
+use warren_tests::api_server::{AFFINITIES, Mood};
+use warren_tests::secret::write_secret;
 use warren_tests::{
-    Agent, EtcdMesh, Lab, Node, Plan, Pod, Settings, assert_seen_without_warren, between, eventually, ping,
+    Agent, ApiServer, EtcdMesh, Lab, Node, Plan, Pod, Settings, assert_seen_without_warren, between, eventually, ping,
     static_settings,
 };
 
@@ -126,7 +129,7 @@ fn with_etcd_the_prefix_of_the_cni_is_claimed_published_and_followed() {
     mesh.nodes.push(node);
     let published = |agent: &Agent, cidr: &str| {
         agent.until("sees the new node with its prefix", |status| {
-            status.peer("node3").is_some_and(|peer| peer["cidrs"] == serde_json::json!([cidr]))
+            status.peer("node3").is_some_and(|peer| peer["cidrs"] == json!([cidr]))
         });
     };
     mesh.agents[2].ready();
@@ -141,6 +144,54 @@ fn with_etcd_the_prefix_of_the_cni_is_claimed_published_and_followed() {
         ping(mesh.pods[0].namespace(), mesh.pods[2].address()).then_some(())
     });
     mesh.assert_connected();
+    mesh.finish();
+}
+
+#[test]
+fn with_etcd_calicos_blocks_are_asked_of_the_api_server_followed_and_given_back() {
+    let mut mesh = EtcdMesh::start(Plan::default(), 1);
+    let api = ApiServer::start_in(&mesh.lab);
+    let node = mesh.lab.node();
+    let (spare, right) = ("10.42.99.0/26", own(&node)[0].clone());
+    let name = |block: &str| format!("{}-{}", node.name, block.replace(['.', '/'], "-"));
+    for block in [spare, &right] {
+        let spec = json!({"cidr": block, "deleted": "false", "node": node.name, "state": "confirmed", "type": "host"});
+        api.put(AFFINITIES, json!({"metadata": {"name": name(block)}, "spec": spec}));
+    }
+    let kubeconfig = node.folder().join("kubeconfig");
+    write_secret(&kubeconfig, &api.kubeconfig());
+    let mut settings = mesh.etcd.settings(&node);
+    settings.text("node", "cidrs", "calico");
+    settings.set("kubernetes", "enabled", false).text("kubernetes", "kubeconfig", kubeconfig.display());
+    let gone = name(spare);
+    mesh.pods.push(node.pod());
+    mesh.agents.push(node.start(&settings));
+    mesh.nodes.push(node);
+    let published = |agent: &Agent, cidrs: &[&str]| {
+        agent.within(45, "sees the new node with its blocks", |status| {
+            status.peer("node2").is_some_and(|peer| peer["cidrs"] == json!(cidrs))
+        });
+    };
+    published(&mesh.agents[0], &[&right, spare]);
+    let process = mesh.agents[1].pid();
+    mesh.until_reached(0, 1);
+
+    api.be(Mood::Status(500));
+    mesh.agents[1].until("says that the API server is not well, and keeps what it said", |status| {
+        let said =
+            status.problems().iter().any(|problem| problem.starts_with("node.cidrs: the API server is not well"));
+        said && status.ready() && status.cidrs() == [right.as_str(), spare]
+    });
+    [(0, 1), (1, 0)].into_iter().for_each(|(from, to)| mesh.until_reached(from, to));
+
+    api.remove(AFFINITIES, &gone);
+    api.be(Mood::Well);
+    published(&mesh.agents[0], &[&right]);
+    eventually(15, "the other block is given back", || {
+        mesh.etcd.get(&mesh.etcd.allocation_key(spare)).is_none().then_some(())
+    });
+    assert_eq!(mesh.agents[1].pid(), process, "it was restarted");
+    [(0, 1), (1, 0)].into_iter().for_each(|(from, to)| mesh.until_reached(from, to));
     mesh.finish();
 }
 

@@ -312,7 +312,7 @@ fn wrong_values_are_refused_with_their_names() {
         (&["etcd.endpoints={https://192.0.2.5:2379}"], "networks"),
         (&["overlay.mod=nodes"], "mod"),
         (&["overlay.mode=node"], "mode"),
-        (&["cidrs=calico"], "cidrs"),
+        (&["cidrs=weave"], "cidrs"),
         (&["cni.gates=true"], "gates"),
         (&["settings.overley\\.mtu=1400"], "overley"),
         (&["image.digest=sha256:12"], "digest"),
@@ -364,4 +364,49 @@ fn with_the_api_server_as_registry_the_pod_has_a_token_and_asks_for_its_nodes_pr
         json!({ "kind": "ServiceAccount", "name": "warren", "namespace": "warren-system" })
     );
     assert!(manifests.kinds().contains(&"CustomResourceDefinition"), "{:?}", manifests.kinds());
+}
+
+#[test]
+fn who_has_the_api_server_say_its_prefixes_gets_a_token_and_the_rules_for_that_alone() {
+    for source in ["kubernetes", "calico", "cilium"] {
+        let kustomized = Manifests::with(&[&format!("cidrs-{source}")]);
+        let chart = Manifests::chart(&[&format!("cidrs={source}")]);
+        let rules = [&kustomized, &chart].map(|manifests| {
+            let (pod, role) = (manifests.pod(), manifests.one("ClusterRole"));
+            assert_eq!(pod["automountServiceAccountToken"], true, "{source}");
+            assert_eq!(value_of(manifests.agent(), "WARREN_NODE_CIDRS"), source);
+            let binding = manifests.one("ClusterRoleBinding");
+            assert_eq!(binding["roleRef"]["name"], role["metadata"]["name"]);
+            let (subject, namespace) = (&binding["subjects"][0], &manifests.one("ServiceAccount")["metadata"]);
+            assert_eq!(
+                (&subject["name"], &subject["namespace"]),
+                (&pod["serviceAccountName"], &json!("warren-system"))
+            );
+            assert_eq!(namespace["name"], subject["name"]);
+            role["rules"].clone()
+        });
+        assert_eq!(rules[0], rules[1], "{source}: the two ways of installation differ");
+    }
+    assert!(!Manifests::chart(&[]).kinds().contains(&"ClusterRole"));
+}
+
+#[test]
+fn prefixes_of_another_than_the_node_are_not_compared_with_the_nodes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let here = folder.path().canonicalize().expect("it is there");
+    let deploy = format!(
+        "{}{}",
+        "../".repeat(here.components().count() - 1),
+        root().join("deploy/kubernetes").display().to_string().trim_start_matches('/')
+    );
+    let text = format!("resources: [{deploy}/overlays/kubernetes]\ncomponents: [{deploy}/components/cidrs-calico]\n");
+    std::fs::write(here.join("kustomization.yaml"), text).expect("written");
+    let (with, without) =
+        (Manifests::kustomize(&here), Manifests::kustomize(&root().join("deploy/kubernetes/overlays/kubernetes")));
+    assert_eq!(value_of(with.agent(), "WARREN_NODE_CIDRS"), "calico");
+    let facts = |manifests: &Manifests| {
+        let named = |document: &&Value| document["metadata"]["name"] == "warren-node-facts";
+        manifests.documents.iter().filter(named).count()
+    };
+    assert_eq!((facts(&with), facts(&without)), (0, 2));
 }

@@ -40,7 +40,7 @@ impl fmt::Display for Silent {
             Self::OfTheNode(plugin) => write!(
                 f,
                 "the plugin {plugin} gives out Node.spec.podCIDRs, which only the API server knows: list them in node.cidrs, or \
-                 ask it, by node.cidrs = \"kubernetes\" with the registry [kubernetes]"
+                 ask it, by node.cidrs = \"kubernetes\""
             ),
             Self::Allocator { plugin, ipam } => write!(
                 f,

@@ -136,7 +136,7 @@ fn from_cni(place: &Where) -> String {
     match look(place) {
         Ok(found) => {
             let cidrs: Vec<_> = found.cidrs.iter().map(ToString::to_string).collect();
-            format!("{} ({}: {})", cidrs.join(", "), place.source, found.from.display())
+            format!("{} ({}: {})", cidrs.join(", "), place.source, found.from)
         }
         Err(why) => format!("none yet ({}: {why})", place.source),
     }
@@ -145,6 +145,7 @@ fn from_cni(place: &Where) -> String {
 /// What the configuration means.
 pub(super) fn config(config: &Config) -> u8 {
     let cidrs = match (&config.node.cidrs_from, &config.node.cidrs) {
+        (Some(place), _) if place.source.is_remote() => format!("those that the API server says ({})", place.source),
         (Some(place), _) => from_cni(place),
         (None, Cidrs::Auto { length }) => format!("one of its own choice (/{} or /{})", length.0, length.1),
         (None, Cidrs::Kubernetes) => "those that Kubernetes gave to its Node".to_owned(),

@@ -65,6 +65,7 @@ pub(super) fn read(text: &str, path: &Path, layers: Layers) -> Result<Config, Co
     match config {
         Some(mut config) if faults.is_empty() => {
             decide_auto(&mut config, in_pod);
+            decide_kubernetes(&mut config);
             config.overridden =
                 settings.iter().map(|setting| (setting.key.path(), setting.origin.to_string())).collect();
             Ok(config)
@@ -86,6 +87,17 @@ fn decide_auto(config: &mut Config, in_pod: bool) {
     }
 }
 
+/// `cidrs = "kubernetes"`: the registry of that name reads the Node anyway; beneath any other it has to be asked for.
+fn decide_kubernetes(config: &mut Config) {
+    if config.node.cidrs != Cidrs::Kubernetes {
+        return;
+    }
+    match config.kubernetes {
+        Some(_) => config.node.cidrs_from = None,
+        None => config.node.cidrs = Cidrs::Listed(Default::default()),
+    }
+}
+
 fn config(document: &mut Document<'_>) -> Option<Config> {
     let (node, overlay) = (document.table("node", node), document.table("overlay", overlay));
     let (underlay, offload) = (document.table("underlay", underlay), document.table("offload", offload));
@@ -93,15 +105,21 @@ fn config(document: &mut Document<'_>) -> Option<Config> {
     let (health, metrics) = (document.table("health", health), document.table("metrics", metrics));
     let cni = document.table("cni", cni);
     let etcd = document.optional("etcd", etcd);
-    let kubernetes = document.optional("kubernetes", kubernetes).flatten();
+    let (enabled, api_server) = document.optional("kubernetes", kubernetes).unwrap_or_default();
+    let kubernetes = enabled.then(|| api_server.clone());
     let peers = document.array("peer", peer);
     let log = document.table("log", log);
     document.refuse_the_rest();
     if etcd.is_some() && kubernetes.is_some() {
-        document.fault("[etcd] and [kubernetes]: a node has one registry; leave one of the two out");
+        document.fault(
+            "[etcd] and [kubernetes]: a node has one registry; leave one of the two out, or set kubernetes.enabled = false \
+             where the API server is only asked for node.cidrs",
+        );
     }
-    if kubernetes.is_none() && node.as_ref().is_some_and(|node| node.cidrs == Cidrs::Kubernetes) {
-        document.fault("node.cidrs = \"kubernetes\": only with the registry [kubernetes]");
+    if cfg!(not(feature = "kubernetes")) && node.as_ref().is_some_and(asks_api_server) {
+        document.fault(
+            "node.cidrs: this agent was built without the feature \"kubernetes\", and cannot ask the API server",
+        );
     }
     Some(Config {
         path: None,
@@ -116,9 +134,14 @@ fn config(document: &mut Document<'_>) -> Option<Config> {
         cni: cni?,
         etcd,
         kubernetes,
+        api_server,
         peers,
         log: log?,
     })
+}
+
+fn asks_api_server(node: &Node) -> bool {
+    node.cidrs_from.as_ref().is_some_and(|place| place.source.is_remote())
 }
 
 fn node(raw: &mut Table<'_, '_>) -> Option<Node> {
@@ -250,8 +273,8 @@ fn etcd(raw: &mut Table<'_, '_>) -> Option<Etcd> {
     })
 }
 
-/// None where it is not enabled.
-fn kubernetes(raw: &mut Table<'_, '_>) -> Option<Option<Kubernetes>> {
+/// Whether it is the registry, and how it is reached.
+fn kubernetes(raw: &mut Table<'_, '_>) -> Option<(bool, Kubernetes)> {
     let enabled = raw.get("enabled", any).unwrap_or(true);
     if enabled && cfg!(not(feature = "kubernetes")) {
         raw.fault("[kubernetes]: this agent was built without the feature \"kubernetes\"");
@@ -265,7 +288,7 @@ fn kubernetes(raw: &mut Table<'_, '_>) -> Option<Option<Kubernetes>> {
         server: raw.get("server", server_url),
         found: None,
     };
-    Some(enabled.then_some(kubernetes))
+    Some((enabled, kubernetes))
 }
 
 fn peer(raw: &mut Table<'_, '_>) -> Option<Peer> {

@@ -5,6 +5,8 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
+#[cfg(feature = "kubernetes")]
+use crate::cidrs::Source;
 
 fn refusal(text: &str) -> String {
     parse(text, Path::new("w.toml")).err().map(|error| error.to_string()).unwrap_or_else(|| panic!("accepted: {text}"))
@@ -160,14 +162,32 @@ fn kubernetes_is_a_registry_like_etcd_and_a_node_has_one_of_them() {
     assert!(matches!(inside.cidrs, Cidrs::Listed(list) if list.is_empty()) && inside.cidrs_from.is_some());
     assert!(matches!(outside.cidrs, Cidrs::Auto { .. }) && outside.cidrs_from.is_none());
     for (text, expected) in [
-        ("[node]\ncidrs = \"kubernetes\"\n", "only with the registry [kubernetes]"),
-        ("[node]\ncidrs = \"kubernetes\"\n[kubernetes]\nenabled = false\n", "only with the registry [kubernetes]"),
         ("[etcd]\nendpoints = [\"http://h:1\"]\n[kubernetes]\n", "a node has one registry"),
         ("[kubernetes]\nserver = \"http://192.0.2.1\"\n", "tokens travel by TLS alone"),
         ("[kubernetes]\ncontext = \"prod\"\n", "set kubernetes.kubeconfig"),
     ] {
         let error = refusal(text);
         assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[cfg(feature = "kubernetes")]
+#[test]
+fn the_api_server_is_asked_for_prefixes_beneath_any_registry() {
+    let kubeconfig = tempfile::NamedTempFile::new().expect("a file of mode 0600");
+    let etcd = "[etcd]\nendpoints = [\"http://h:1\"]\n";
+    let apart = format!("{etcd}[kubernetes]\nenabled = false\nkubeconfig = {:?}\n", kubeconfig.path());
+    for (word, source) in [("kubernetes", Source::Kubernetes), ("calico", Source::Calico), ("cilium", Source::Cilium)] {
+        for text in ["", etcd, &apart, "[kubernetes]\n"] {
+            let config = layered(text, &[("WARREN_NODE_CIDRS", word)], &[]).expect("valid");
+            let from = config.node.cidrs_from.map(|place| place.source);
+            match (word, &config.kubernetes) {
+                ("kubernetes", Some(_)) => assert_eq!((config.node.cidrs, from), (Cidrs::Kubernetes, None)),
+                _ => assert_eq!((config.node.cidrs, from), (Cidrs::Listed(Default::default()), Some(source))),
+            }
+            let path = config.api_server.kubeconfig;
+            assert_eq!(path.as_deref(), (text == apart).then(|| kubeconfig.path()), "{word}: {text}");
+        }
     }
 }
 

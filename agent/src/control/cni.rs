@@ -9,7 +9,8 @@ use crate::cidrs::{Found, look};
 use crate::cni::{Network, Wanted};
 use crate::config::{Cidrs, Config};
 
-/// Takes over what the CNI's files say, if the configuration asks for them; why nothing, if nothing.
+/// Takes over what the CNI's files say, if the configuration asks for them; why nothing, if nothing. The API server has said
+/// nothing yet.
 pub(crate) fn follow(config: &mut Config) -> Option<Result<Found, String>> {
     let said = look(config.node.cidrs_from.as_ref()?);
     if let Ok(found) = &said {
@@ -28,9 +29,15 @@ impl Control {
     pub(super) async fn hear_of_cidrs(&mut self, said: Result<Found, String>) {
         match said {
             Ok(found) => {
-                tracing::info!(cidrs = ?found.cidrs, from = %found.from.display(), "the CNI gives these to this node");
-                self.no_cidrs = None;
-                self.adopt(found.cidrs).await;
+                tracing::info!(cidrs = ?found.cidrs, from = found.from, "the CNI gives these to this node");
+                if let Some(lacking) = found.lacking.as_ref().filter(|_| found.lacking != self.no_cidrs) {
+                    tracing::warn!(lacking, "not all of this node's addresses are carried");
+                }
+                self.no_cidrs = found.lacking;
+                // None yet: whatever is allocated to this node stays so.
+                if !found.cidrs.is_empty() {
+                    self.adopt(found.cidrs).await;
+                }
             }
             Err(problem) => {
                 let kept = self.own().cidrs;
@@ -41,7 +48,8 @@ impl Control {
     }
 
     async fn adopt(&mut self, cidrs: BTreeSet<ipnet::IpNet>) {
-        let cidrs = Cidrs::Listed(cidrs);
+        let is_remote = self.config.node.cidrs_from.as_ref().is_some_and(|place| place.source.is_remote());
+        let cidrs = if is_remote { Cidrs::Given(cidrs) } else { Cidrs::Listed(cidrs) };
         if self.config.node.cidrs == cidrs {
             return;
         }

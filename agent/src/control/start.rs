@@ -18,7 +18,7 @@ use super::observe::View;
 use super::reconcile::{fallback, own};
 use super::underlay::{node_addresses, overlay_networks, without_pods};
 use super::{Control, Error};
-use crate::cidrs::{self, Found};
+use crate::cidrs::{self, Found, Where};
 use crate::config::{Config, Mode};
 use crate::dataplane::{self, Dataplane};
 use crate::host::{Host, Underlay};
@@ -140,8 +140,20 @@ impl Control {
             tokio::task::spawn_local(registry::static_peers::run(path, self.to_events.clone()));
         }
         if let (Some(place), Some(said)) = (self.config.node.cidrs_from.clone(), said) {
-            tokio::task::spawn_local(cidrs::run(place, said, self.to_events.clone()));
+            self.watch_prefixes(place, said);
         }
+    }
+
+    fn watch_prefixes(&self, place: Where, said: Result<Found, String>) {
+        let events = self.to_events.clone();
+        // The configuration of an agent without the feature asks no API server.
+        #[cfg(feature = "kubernetes")]
+        if place.source.is_remote() {
+            let (server, node) = (self.config.api_server.clone(), self.config.node.name.clone());
+            tokio::task::spawn_local(registry::kubernetes::prefixes::run(server, node, place.source, events));
+            return;
+        }
+        tokio::task::spawn_local(cidrs::run(place, said, events));
     }
 }
 

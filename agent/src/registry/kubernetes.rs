@@ -25,6 +25,7 @@ mod names;
 mod node;
 mod object;
 mod patience;
+pub mod prefixes;
 mod publish;
 pub mod resources;
 mod server;
@@ -49,7 +50,7 @@ use super::voice::{Deaf, Voice};
 use super::{Channels, Known, jitter};
 use crate::config::{Cidrs, Kubernetes};
 use absence::Absences;
-pub use access::{ACCESS, Access};
+pub use access::{ACCESS, Access, SOURCES};
 pub(crate) use administration::Administration;
 use brake::Brake;
 use claim::Claims;
@@ -166,7 +167,7 @@ impl Registry {
         let (told, mut news) = mpsc::channel(64);
         // Dropped, and with it what it runs, when any of them fails.
         let mut followers = JoinSet::new();
-        for kind in Kind::ALL {
+        for kind in Kind::REGISTRY {
             followers.spawn(follow(server.clone(), self.id.clone(), kind, self.store.start(kind), told.clone()));
         }
         let Err(fault) = self.listen(&server, &mut news, &mut followers).await;

@@ -8,5 +8,6 @@ mod manifests;
 mod outage;
 mod patience;
 mod policy;
+mod prefixes;
 mod registry;
 mod space;

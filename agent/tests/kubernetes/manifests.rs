@@ -4,21 +4,26 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::Value;
-use warren_agent::registry::kubernetes::ACCESS;
+use warren_agent::registry::kubernetes::{ACCESS, Access, SOURCES};
+
+fn read(folder: &str, file: &str) -> Vec<Value> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubernetes").join(folder).join(file);
+    let manifest = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    manifest.split("\n---\n").map(|one| serde_saphyr::from_str(one).expect("YAML")).collect()
+}
 
 fn documents(file: &str) -> Vec<Value> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubernetes/base").join(file);
-    let manifest = std::fs::read_to_string(path).expect("the manifest is there");
-    manifest.split("\n---\n").map(|one| serde_saphyr::from_str(one).expect("YAML")).collect()
+    read("base", file)
 }
 
 fn texts(value: &Value) -> Vec<String> {
     value.as_array().into_iter().flatten().map(|one| one.as_str().expect("a text").to_owned()).collect()
 }
 
-#[test]
-fn the_role_allows_what_the_agent_asks_for_and_nothing_else() {
-    let role = documents("rbac.yaml").into_iter().find(|one| one["kind"] == "ClusterRole").expect("a role");
+/// Holds the only role in the folder to the table.
+#[track_caller]
+fn assert_allows(folder: &str, table: &[Access]) {
+    let role = read(folder, "rbac.yaml").into_iter().find(|one| one["kind"] == "ClusterRole").expect("a role");
     let mut allowed = BTreeSet::new();
     for rule in role["rules"].as_array().expect("rules") {
         let names = texts(&rule["resourceNames"]);
@@ -30,14 +35,32 @@ fn the_role_allows_what_the_agent_asks_for_and_nothing_else() {
             }
         }
     }
-    let asked: BTreeSet<_> = ACCESS
+    let asked: BTreeSet<_> = table
         .iter()
         .map(|one| {
             let names = one.name.iter().map(|name| (*name).to_owned()).collect();
             (one.group.to_owned(), one.resource.to_owned(), one.verb.to_owned(), names)
         })
         .collect();
-    assert_eq!(allowed, asked);
+    assert_eq!(allowed, asked, "{folder}");
+}
+
+#[test]
+fn the_role_allows_what_the_agent_asks_for_and_nothing_else() {
+    assert_allows("base", ACCESS);
+}
+
+#[test]
+fn a_source_of_prefixes_has_a_role_of_its_own_bound_to_the_agent_and_no_other_has_it() {
+    for (source, table) in SOURCES {
+        let folder = format!("components/cidrs-{source}");
+        assert_allows(&folder, table);
+        let documents = read(&folder, "rbac.yaml");
+        let binding = documents.iter().find(|one| one["kind"] == "ClusterRoleBinding").expect("a binding");
+        let role = documents.iter().find(|one| one["kind"] == "ClusterRole").expect("a role");
+        assert_eq!(binding["roleRef"]["name"], role["metadata"]["name"]);
+        assert_eq!(binding["subjects"][0]["name"], "warren", "{source}");
+    }
 }
 
 #[test]

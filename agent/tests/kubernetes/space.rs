@@ -10,16 +10,16 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use warren_agent::config::{Cidrs, Kubernetes};
-use warren_agent::registry::kubernetes::{self, ACCESS};
+use warren_agent::registry::kubernetes::{self, ACCESS, SOURCES};
 use warren_agent::registry::{Channels, Event, Health, Known};
 use warren_crypto::{PrivateKey, PublicKey};
 use warren_overlay::mesh::Snapshot;
 use warren_overlay::record::{RECORD_VERSION, Record};
 use warren_tests::ApiServer;
-use warren_tests::api_server::{BLOCKS, RECORDS};
+use warren_tests::api_server::{BLOCKS, CILIUM_NODES, NODES, RECORDS};
 
 /// How long anything may take: longer than the longest pause between two attempts, 45 seconds.
-const PATIENCE: Duration = Duration::from_secs(75);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(75);
 
 /// Runs a test on a runtime as the agent has it, for at most five minutes.
 pub(crate) fn scenario(test: impl Future<Output = ()>) {
@@ -97,11 +97,13 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         for asked in self.api.asked() {
-            let known = ACCESS.iter().any(|access| {
+            let of_sources = SOURCES.iter().flat_map(|(_, all)| all.iter());
+            let known = ACCESS.iter().chain(of_sources).any(|access| {
                 (access.group, access.resource, access.verb) == (&*asked.group, &*asked.resource, &*asked.verb)
                     && access.name.is_none_or(|name| asked.name.as_deref() == Some(name))
             });
-            let own = asked.resource != "nodes" || asked.query.contains("fieldSelector=metadata.name");
+            let own = !matches!(&*asked.resource, NODES | CILIUM_NODES)
+                || asked.query.contains("fieldSelector=metadata.name");
             assert!(
                 (known && own) || std::thread::panicking(),
                 "the agent asks for what is not in its table: {asked:?}"

@@ -15,6 +15,12 @@ pub const CLUSTERS: &str = "warrenclusters";
 pub const BLOCKS: &str = "warrenblocks";
 /// WarrenNodes.
 pub const RECORDS: &str = "warrennodes";
+/// Calico's BlockAffinities.
+pub const AFFINITIES: &str = "blockaffinities";
+/// Calico's IPAMBlocks.
+pub const IPAM_BLOCKS: &str = "ipamblocks";
+/// CiliumNodes.
+pub const CILIUM_NODES: &str = "ciliumnodes";
 
 /// Why a request was refused: status, reason, message.
 pub(super) type Refused = (u16, &'static str, String);

@@ -5,7 +5,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::http::Request;
-use super::objects::{BLOCKS, CLUSTERS, NODES, Objects, PODS, RECORDS, Refused, status};
+use super::objects::{
+    AFFINITIES, BLOCKS, CILIUM_NODES, CLUSTERS, IPAM_BLOCKS, NODES, Objects, PODS, RECORDS, Refused, status,
+};
 use super::{Asked, Mood, Shared};
 
 /// Objects in one page, whatever a client asks for: so that it has to go on.
@@ -42,16 +44,25 @@ struct Target {
     subresource: Option<String>,
 }
 
+/// Where what stands: path, group, resources.
+const GROUPS: [(&str, &str, &[&str]); 4] = [
+    ("/api/v1/", "", &[NODES, PODS, "namespaces"]),
+    ("/apis/warren.dev/v1alpha1/", "warren.dev", &[CLUSTERS, BLOCKS, RECORDS]),
+    ("/apis/crd.projectcalico.org/v1/", "crd.projectcalico.org", &[AFFINITIES, IPAM_BLOCKS]),
+    ("/apis/cilium.io/v2/", "cilium.io", &[CILIUM_NODES]),
+];
+
 fn target(path: &str) -> Option<Target> {
-    let (group, rest) = match path.strip_prefix("/apis/warren.dev/v1alpha1/") {
-        Some(rest) => ("warren.dev", rest),
-        None => ("", path.strip_prefix("/api/v1/")?),
-    };
+    let (rest, group, known) =
+        GROUPS.into_iter().find_map(|(at, group, known)| Some((path.strip_prefix(at)?, group, known)))?;
     let mut parts = rest.split('/').map(str::to_owned);
     let resource = parts.next()?;
-    let known: &[&str] = if group.is_empty() { &[NODES, PODS, "namespaces"] } else { &[CLUSTERS, BLOCKS, RECORDS] };
-    let known = known.contains(&resource.as_str());
-    known.then(|| Target { group, resource, name: parts.next(), subresource: parts.next() })
+    known.contains(&resource.as_str()).then(|| Target {
+        group,
+        resource,
+        name: parts.next(),
+        subresource: parts.next(),
+    })
 }
 
 fn verb(request: &Request, target: &Target) -> &'static str {

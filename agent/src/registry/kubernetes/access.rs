@@ -1,5 +1,5 @@
-//! Every kind of request that the agent makes, each with its reason. Tests hold the requests that are really made,
-//! `deploy/kubernetes/base/rbac.yaml` and `docs/kubernetes-rbac.md` to this table.
+//! Every kind of request that the agent makes, each with its reason. Tests hold the requests that are really made, the roles
+//! in `deploy/kubernetes` and `docs/kubernetes-rbac.md` to these tables.
 
 /// The API group of the custom resources.
 const GROUP: &str = "warren.dev";
@@ -23,12 +23,16 @@ const fn access(group: &'static str, resource: &'static str, verb: &'static str,
     Access { group, resource, verb, name: None, why }
 }
 
-/// All of them.
+const fn same_cluster(why: &'static str) -> Access {
+    Access { name: Some("kube-system"), ..access("", "namespaces", "get", why) }
+}
+
+/// All of the registry's.
 #[rustfmt::skip]
 pub const ACCESS: &[Access] = &[
     access("", "nodes", "list", "its own Node alone, by field selector: the UID that owns its objects, `spec.podCIDRs`, and which of its addresses `status.addresses` shows"),
     access("", "nodes", "watch", "the same, as it changes"),
-    Access { name: Some("kube-system"), ..access("", "namespaces", "get", "its UID tells one cluster from another: an agent never takes another cluster's records for its own's") },
+    same_cluster("its UID tells one cluster from another: an agent never takes another cluster's records for its own's"),
     access(GROUP, "warrenclusters", "list", "the cluster network and the enforcement"),
     access(GROUP, "warrenclusters", "watch", "the same, as it changes"),
     access(GROUP, "warrenblocks", "list", "which prefix belongs to which node"),
@@ -43,6 +47,33 @@ pub const ACCESS: &[Access] = &[
     access(GROUP, "warrennodes/status", "patch", "the condition `Allocated`, when it changes"),
 ];
 
+/// Calico's group.
+const CALICO: &str = "crd.projectcalico.org";
+/// Of the cluster that says a node's prefixes.
+const SAME: &str = "its UID tells one cluster from another: prefixes are not taken from another one's objects";
+
+/// What `node.cidrs` asks for where it is this word, whatever the registry is. Each has a role of its own, in
+/// `deploy/kubernetes/components/cidrs-WORD`. The registry asks for what `kubernetes` does anyway.
+#[rustfmt::skip]
+pub const SOURCES: &[(&str, &[Access])] = &[
+    ("kubernetes", &[
+        same_cluster(SAME),
+        access("", "nodes", "list", "its own Node alone, by field selector: `spec.podCIDRs`"),
+        access("", "nodes", "watch", "the same, as it changes"),
+    ]),
+    ("calico", &[
+        same_cluster(SAME),
+        access(CALICO, "blockaffinities", "list", "which blocks are this node's; those of all nodes, since Calico's objects cannot be selected by node"),
+        access(CALICO, "blockaffinities", "watch", "the same, as they change"),
+        access(CALICO, "ipamblocks", "list", "whether addresses of others' blocks were lent to this node; four times an hour"),
+    ]),
+    ("cilium", &[
+        same_cluster(SAME),
+        access("cilium.io", "ciliumnodes", "list", "its own CiliumNode alone, by field selector: `spec.ipam.podCIDRs`"),
+        access("cilium.io", "ciliumnodes", "watch", "the same, as it changes"),
+    ]),
+];
+
 /// `docs/kubernetes-rbac.md`.
 #[cfg(test)]
 fn page() -> String {
@@ -52,14 +83,28 @@ fn page() -> String {
          token may write is for [admission.yaml](../deploy/kubernetes/base/admission.yaml) to say, beside it. This page is written from\n\
          the agent's own table (`WARREN_WRITE_DOCS=1 cargo test -p warren kubernetes::access`), and tests hold\n\
          table, rules and the requests that were really made to each other.\n\n\
+         ## As the registry\n\n\
          | group | resource | verb | why |\n|---|---|---|---|\n",
     );
-    for Access { group, resource, verb, name, why } in ACCESS {
-        let group = if group.is_empty() { "core" } else { group };
-        let only = name.map(|name| format!(" `{name}` only")).unwrap_or_default();
-        page.push_str(&format!("| {group} | `{resource}`{only} | `{verb}` | {why} |\n"));
+    page.extend(ACCESS.iter().map(row));
+    page.push_str(
+        "\n## For `node.cidrs`\n\n\
+         Only where it is this word, with either registry; nothing is written. Each has a role of its own, which the component\n\
+         `deploy/kubernetes/components/cidrs-WORD` or the chart's `cidrs=WORD` brings along. With the registry in Kubernetes,\n\
+         `kubernetes` needs nothing more than the table above.\n",
+    );
+    for (source, all) in SOURCES {
+        page.push_str(&format!("\n### `{source}`\n\n| group | resource | verb | why |\n|---|---|---|---|\n"));
+        page.extend(all.iter().map(row));
     }
     page
+}
+
+#[cfg(test)]
+fn row(Access { group, resource, verb, name, why }: &Access) -> String {
+    let group = if group.is_empty() { "core" } else { group };
+    let only = name.map(|name| format!(" `{name}` only")).unwrap_or_default();
+    format!("| {group} | `{resource}`{only} | `{verb}` | {why} |\n")
 }
 
 #[cfg(test)]
@@ -79,10 +124,12 @@ mod tests {
 
     #[test]
     fn nothing_is_asked_for_twice_or_by_wildcard() {
-        let mut seen = std::collections::BTreeSet::new();
-        for access in ACCESS {
-            assert!(seen.insert((access.group, access.resource, access.verb)) && !access.why.is_empty());
-            assert!(![access.group, access.resource, access.verb].contains(&"*"));
+        for all in std::iter::once(&ACCESS).chain(SOURCES.iter().map(|(_, all)| all)) {
+            let mut seen = std::collections::BTreeSet::new();
+            for access in *all {
+                assert!(seen.insert((access.group, access.resource, access.verb)) && !access.why.is_empty());
+                assert!(![access.group, access.resource, access.verb].contains(&"*"));
+            }
         }
     }
 }

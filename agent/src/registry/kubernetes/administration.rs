@@ -13,14 +13,12 @@ use warren_overlay::mesh::{Cluster, Enforcement, Snapshot};
 use super::follow::News;
 use super::object::{Kind, Object, is_going, version};
 use super::resources::CLUSTER_NAME;
-use super::server::{PAGE, answer, page};
+use super::server::{all, answer};
 use super::store::Store;
 use super::{Fault, connect};
 use crate::config::Kubernetes;
 use crate::registry::Known;
 
-/// Pages of one list: more than this is a server that repeats itself.
-const PAGES: usize = 10_000;
 /// By which labels Pods of the agent are known, whatever installed them.
 const AGENTS: &str = "app.kubernetes.io/name=warren,app.kubernetes.io/component=agent";
 /// Whose field the enforcement is.
@@ -104,30 +102,15 @@ impl Administration {
         }
     }
 
-    /// Of everything at a path what is kept of it, page by page.
+    /// Of everything at a path what is kept of it.
     async fn all<T>(
         &self,
         path: &str,
         labels: Option<&str>,
-        mut keep: impl FnMut(Value) -> Option<T>,
+        keep: impl FnMut(Value) -> Option<T>,
     ) -> Result<Vec<T>, Fault> {
-        let (mut kept, mut rest, mut limit) = (Vec::new(), None, PAGE);
-        for _ in 0..PAGES {
-            let mut params = ListParams { limit: Some(limit), continue_token: rest.clone(), ..ListParams::default() };
-            params.label_selector = labels.map(str::to_owned);
-            match page(&self.client, path, &params).await {
-                Err(Fault::Large) if limit > 1 => limit = (limit / 16).max(1),
-                Err(fault) => return Err(fault),
-                Ok(page) => {
-                    kept.extend(page.items.into_iter().filter_map(&mut keep));
-                    match page.rest {
-                        Some(next) => rest = Some(next),
-                        None => return Ok(kept),
-                    }
-                }
-            }
-        }
-        Err(Fault::Nonsense("a list without end"))
+        let params = ListParams { label_selector: labels.map(str::to_owned), ..ListParams::default() };
+        all(&self.client, path, params, keep).await
     }
 
     /// What that means for an administrator.

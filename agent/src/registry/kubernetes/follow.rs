@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Fault;
 use super::object::{Kind, Object, version};
 use super::patience::Patience;
-use super::server::{Events, PAGE, Page, Server};
+use super::server::{Events, PAGE, PAGES, Page, Server};
 use crate::registry::jitter;
 
 /// How long the server keeps one watch open, and jitter.
@@ -31,8 +31,6 @@ const SILENCE: Duration = Duration::from_secs(150);
 const HASTE: Duration = Duration::from_secs(2);
 /// After a watch that broke, as those of all nodes may have at once: half of it at most, at random.
 const HERD: Duration = Duration::from_secs(4);
-/// Pages of one list: more than this is a server that repeats itself.
-const PAGES: usize = 10_000;
 /// Objects of one kind: more than this are no mesh's, and would cost the memory of the node.
 pub(super) const OBJECTS: usize = 100_000;
 /// However quiet all is, everything is read again after half of this up to the whole: watches have lost events before.
@@ -230,6 +228,8 @@ impl Follower {
         match self.server.watch(self.kind, &from, lasts.as_secs() as u32).await {
             Ok(events) => {
                 self.mend().await?;
+                // The way to the server stands: whoever waits for that need not wait for a bookmark.
+                self.tell(News::Reached(self.kind, from.clone())).await?;
                 self.hear(events, from, end).await
             }
             // 504: some servers say that they do not know that version yet.

@@ -5,6 +5,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use warren_overlay::record::RECORD_MAX;
 
+use super::prefixes::cilium;
+
 /// The longest name that Kubernetes takes.
 const TEXT_MAX: usize = 253;
 /// Longer than any UID.
@@ -18,10 +20,17 @@ pub(super) enum Kind {
     Cluster,
     Block,
     Record,
+    /// Calico's: a block that this or another node takes addresses from.
+    Affinity,
+    /// Calico's: who has which address of a block. Too many and too busy to be followed.
+    IpamBlock,
+    /// The CiliumNode of this agent's Node.
+    CiliumNode,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 4] = [Self::Node, Self::Cluster, Self::Block, Self::Record];
+    /// Those that are this registry.
+    pub(super) const REGISTRY: [Self; 4] = [Self::Node, Self::Cluster, Self::Block, Self::Record];
 }
 
 /// What of an object is kept.
@@ -68,7 +77,8 @@ impl Object {
             spec: bytes(match kind {
                 Kind::Record => as_record(&name, spec),
                 Kind::Node => super::node::as_spec(&spec, &value),
-                Kind::Cluster | Kind::Block => spec,
+                Kind::CiliumNode => cilium::kept(&spec),
+                Kind::Cluster | Kind::Block | Kind::Affinity | Kind::IpamBlock => spec,
             }),
             allocated: allocated(&value),
             name: (!name.is_empty()).then_some(name)?,

@@ -19,6 +19,8 @@ use super::object::Kind;
 
 /// Objects in one page, where they are not large.
 pub(super) const PAGE: u32 = 500;
+/// Pages of one list: more than this is a server that repeats itself.
+pub(super) const PAGES: usize = 10_000;
 /// The largest reply that is taken: more than two objects of the largest that etcd keeps.
 const REPLY_MAX: u64 = 4 << 20;
 /// The largest event that is taken: an object is smaller than etcd's 1.5 MiB.
@@ -61,6 +63,9 @@ impl Kind {
             Self::Cluster => "/apis/warren.dev/v1alpha1/warrenclusters",
             Self::Block => "/apis/warren.dev/v1alpha1/warrenblocks",
             Self::Record => "/apis/warren.dev/v1alpha1/warrennodes",
+            Self::Affinity => "/apis/crd.projectcalico.org/v1/blockaffinities",
+            Self::IpamBlock => "/apis/crd.projectcalico.org/v1/ipamblocks",
+            Self::CiliumNode => "/apis/cilium.io/v2/ciliumnodes",
         }
     }
 }
@@ -80,6 +85,17 @@ impl Server {
     pub(super) async fn page(&self, kind: Kind, limit: u32, rest: Option<String>) -> Result<Page, Fault> {
         let params = ListParams { limit: Some(limit), continue_token: rest, ..self.selection(kind) };
         page(&self.client, kind.path(), &params).await
+    }
+
+    /// Of every object of a kind what is kept of it, page by page.
+    pub(super) async fn all<T>(
+        &self,
+        kind: Kind,
+        limit: u32,
+        keep: impl FnMut(Value) -> Option<T>,
+    ) -> Result<Vec<T>, Fault> {
+        let params = ListParams { limit: Some(limit), ..self.selection(kind) };
+        all(&self.client, kind.path(), params, keep).await
     }
 
     /// At which version it is.
@@ -129,10 +145,10 @@ impl Server {
         self.write(Request::new(kind.path()).delete(name, &params)?).await.map(drop)
     }
 
-    /// Of Nodes its own alone.
+    /// Of Nodes and CiliumNodes its own alone.
     fn selection(&self, kind: Kind) -> ListParams {
         match kind {
-            Kind::Node => ListParams::default().fields(&format!("metadata.name={}", self.node)),
+            Kind::Node | Kind::CiliumNode => ListParams::default().fields(&format!("metadata.name={}", self.node)),
             _ => ListParams::default(),
         }
     }
@@ -148,8 +164,33 @@ impl Server {
     }
 }
 
+/// Of everything at a path what is kept of it, page by page, with fewer in one where they are too large.
+pub(super) async fn all<T>(
+    client: &Client,
+    path: &str,
+    mut params: ListParams,
+    mut keep: impl FnMut(Value) -> Option<T>,
+) -> Result<Vec<T>, Fault> {
+    let (mut kept, mut limit) = (Vec::new(), params.limit.unwrap_or(PAGE));
+    for _ in 0..PAGES {
+        params.limit = Some(limit);
+        match page(client, path, &params).await {
+            Err(Fault::Large) if limit > 1 => limit = (limit / 16).max(1),
+            Err(fault) => return Err(fault),
+            Ok(page) => {
+                kept.extend(page.items.into_iter().filter_map(&mut keep));
+                if page.rest.is_none() {
+                    return Ok(kept);
+                }
+                params.continue_token = page.rest;
+            }
+        }
+    }
+    Err(Fault::Nonsense("a list without end"))
+}
+
 /// A page of what stands at a path.
-pub(super) async fn page(client: &Client, path: &str, params: &ListParams) -> Result<Page, Fault> {
+async fn page(client: &Client, path: &str, params: &ListParams) -> Result<Page, Fault> {
     let mut list = answer(client, Request::new(path).list(params)?).await?;
     let version = super::object::version(&list);
     let rest = list.pointer("/metadata/continue").and_then(Value::as_str).filter(|rest| !rest.is_empty());

@@ -146,7 +146,7 @@ impl Store {
 
     /// Whether every kind was listed.
     pub(super) fn is_complete(&self) -> bool {
-        Kind::ALL.iter().all(|kind| self.objects.contains_key(kind))
+        Kind::REGISTRY.iter().all(|kind| self.objects.contains_key(kind))
     }
 
     /// The highest version of all, as a number where it is one: for people.
@@ -158,7 +158,7 @@ impl Store {
         self.objects.get(&kind)?.get(name)
     }
 
-    fn all(&self, kind: Kind) -> impl Iterator<Item = &Object> {
+    pub(super) fn all(&self, kind: Kind) -> impl Iterator<Item = &Object> {
         self.objects.get(&kind).into_iter().flat_map(BTreeMap::values)
     }
 

@@ -79,3 +79,8 @@ runAsGroup: 0
 capabilities:
   drop: [ALL]
 {{- end -}}
+
+{{- /* "true" where the agents have the API server say their prefixes. */ -}}
+{{- define "warren.asks" -}}
+{{- if has .Values.cidrs (list "kubernetes" "calico" "cilium") -}}true{{- end -}}
+{{- end -}}

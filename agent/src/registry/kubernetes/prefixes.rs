@@ -1,0 +1,232 @@
+//! This node's prefixes as objects of the API server say them: its Node, Calico's block affinities, its CiliumNode. They are
+//! followed like the registry's own objects, whatever the registry is. Writes nothing, and never guesses.
+//!
+//! When the server goes away or says nonsense, that is told; what was said before stays in force, for the control plane.
+
+mod calico;
+pub(super) mod cilium;
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+use tokio::sync::mpsc;
+use tokio::time::{Duration, Instant, sleep, sleep_until, timeout};
+use warren_overlay::record::{CIDRS_MAX, NodeName};
+
+use super::follow::{News, follow};
+use super::object::Kind;
+use super::server::Server;
+use super::store::Store;
+use super::{BACKOFF, Fault, HERD, brief, connect, jitter};
+use crate::cidrs::{Found, Source};
+use crate::config::Kubernetes;
+use crate::registry::Event;
+
+/// How often Calico is asked whether it lent addresses, and how often while it did: every block is read for that.
+const LENT: (Duration, Duration) = (Duration::from_secs(900), Duration::from_secs(300));
+/// Blocks in one page: each lists all its addresses.
+const LENT_PAGE: u32 = 100;
+/// How long all of that may take: nothing is heard meanwhile.
+const LENT_TAKES: Duration = Duration::from_secs(60);
+
+/// What the task keeps between connections.
+struct Asker {
+    config: Kubernetes,
+    node: NodeName,
+    source: Source,
+    kind: Kind,
+    store: Store,
+    /// Which cluster answered first.
+    id: String,
+    /// There were prefixes already.
+    had: bool,
+    /// What Calico lent, for people, and when to ask again.
+    lent: (Option<String>, Instant),
+    /// Why nothing can be heard for now.
+    ailing: Option<String>,
+    said: Option<Result<Found, String>>,
+    events: mpsc::Sender<Event>,
+}
+
+/// Follows until the control plane is gone.
+pub async fn run(config: Kubernetes, node: NodeName, source: Source, events: mpsc::Sender<Event>) {
+    let kind = match source {
+        Source::Calico => Kind::Affinity,
+        Source::Cilium => Kind::CiliumNode,
+        _ => Kind::Node,
+    };
+    let (store, lent) = (Store::default(), (None, Instant::now()));
+    let (id, had, ailing, said) = (String::new(), false, None, None);
+    let mut asker = Asker { config, node, source, kind, store, id, had, lent, ailing, said, events };
+    let mut pause = BACKOFF.0;
+    loop {
+        let began = Instant::now();
+        let fault = asker.connection().await;
+        asker.ailing = None;
+        if asker.say(Err(explain(source, &fault))).await.is_err() {
+            return;
+        }
+        if began.elapsed() > BACKOFF.1 {
+            pause = BACKOFF.0;
+        }
+        sleep(if pause == BACKOFF.0 { jitter(HERD) } else { pause + jitter(pause) }).await;
+        pause = (pause * 2).min(BACKOFF.1);
+    }
+}
+
+impl Asker {
+    /// One connection, from its making to why it ended.
+    async fn connection(&mut self) -> Fault {
+        let server = match self.open().await {
+            Ok(server) => server,
+            Err(fault) => return fault,
+        };
+        let (told, mut news) = mpsc::channel(64);
+        let following = follow(server.clone(), self.id.clone(), self.kind, self.store.start(self.kind), told);
+        tokio::pin!(following);
+        loop {
+            let due = self.source == Source::Calico && self.store.count(self.kind).is_some();
+            tokio::select! {
+                biased;
+                Some(heard) = news.recv() => self.take(heard),
+                fault = &mut following => return fault,
+                () = sleep_until(self.lent.1), if due => self.ask_lent(&server).await,
+            }
+            if let Err(fault) = self.tell().await {
+                return fault;
+            }
+        }
+    }
+
+    /// Connects, and makes sure that this is the cluster that it was.
+    async fn open(&mut self) -> Result<Server, Fault> {
+        let server = Server::new(connect::connect(&self.config).await?, self.node.clone());
+        let id = server.cluster_id().await?;
+        if !self.id.is_empty() && self.id != id {
+            return Err(Fault::Local(format!(
+                "this API server is of another cluster ({id} instead of {}): check kubernetes.server and \
+                 kubernetes.kubeconfig, and restart the agent if this host changed clusters",
+                self.id
+            )));
+        }
+        self.id = id;
+        Ok(server)
+    }
+
+    fn take(&mut self, heard: News) {
+        match &heard {
+            News::Ailing(_, why) => self.ailing = Some(format!("{why}; trying again")),
+            News::Mended(_) => self.ailing = None,
+            _ => {}
+        }
+        self.store.apply(heard);
+    }
+
+    /// Tells what is known, once it is; or that nothing is heard for now.
+    async fn tell(&mut self) -> Result<(), Fault> {
+        if let Some(why) = self.ailing.clone() {
+            return self.say(Err(why)).await;
+        }
+        if self.store.count(self.kind).is_none() {
+            return Ok(());
+        }
+        let said = match self.source {
+            Source::Calico => self.of_calico(),
+            Source::Cilium => {
+                let given = cilium::prefixes(self.store.get(self.kind, self.node.as_str()));
+                given.and_then(|cidrs| self.found(cidrs, None))
+            }
+            _ => self.of_node().and_then(|cidrs| self.found(cidrs, None)),
+        };
+        self.had |= said.as_ref().is_ok_and(|found| !found.cidrs.is_empty());
+        self.say(said).await
+    }
+
+    fn of_calico(&self) -> Result<Found, String> {
+        let (cidrs, mut problems) = calico::blocks(self.store.all(self.kind), &self.node);
+        if cidrs.is_empty() && self.had {
+            return Err(
+                "Calico has no block of this node any more: what was this node's stays so until it has".to_owned()
+            );
+        }
+        problems.extend(self.lent.0.clone());
+        self.found(cidrs, (!problems.is_empty()).then(|| brief(&problems)))
+    }
+
+    /// Looks whether Calico gave Pods of this node addresses out of others' blocks. That it cannot be known is no reason not to
+    /// believe the rest.
+    async fn ask_lent(&mut self, server: &Server) {
+        let lent = |block| Some(calico::lent(&block, &self.node)).filter(|lent| !lent.is_empty());
+        let asked = timeout(LENT_TAKES, server.all(Kind::IpamBlock, LENT_PAGE, lent)).await;
+        let said = match asked.unwrap_or(Err(Fault::Silent)) {
+            Ok(lent) => calico::explain(&lent.into_iter().flatten().collect()),
+            Err(fault) => {
+                Some(format!("whether Calico lent this node addresses is not known: {}", explain(self.source, &fault)))
+            }
+        };
+        let pause = if said.is_some() { LENT.1 } else { LENT.0 };
+        self.lent = (said, Instant::now() + pause + jitter(pause));
+    }
+
+    fn of_node(&self) -> Result<BTreeSet<IpNet>, String> {
+        let node = &self.node;
+        if self.store.get(self.kind, node.as_str()).is_none() {
+            return Err(format!("there is no Node {node:?}: node.name must be the Node's, see WARREN_NODE_NAME"));
+        }
+        match self.store.pod_cidrs(node) {
+            Some(given) if !given.is_empty() => Ok(given.into_iter().collect()),
+            Some(_) => Err(format!(
+                "the Node {node:?} has no spec.podCIDRs: this cluster gives none, or not yet; list them in node.cidrs, or use \
+                 overlay.mode = \"nodes\" with node.cidrs = []"
+            )),
+            None => Err(format!("the Node {node:?} has spec.podCIDRs that are no prefixes: list them in node.cidrs")),
+        }
+    }
+
+    fn found(&self, cidrs: BTreeSet<IpNet>, lacking: Option<String>) -> Result<Found, String> {
+        let what = match self.source {
+            Source::Calico => "the BlockAffinities of",
+            Source::Cilium => "the CiliumNode",
+            _ => "spec.podCIDRs of the Node",
+        };
+        let from = format!("{what} {}", self.node);
+        if cidrs.len() > CIDRS_MAX {
+            return Err(format!(
+                "{from}: {} prefixes, and a node can have {CIDRS_MAX}: give out larger ones (Calico's blockSize), or use \
+                 overlay.mode = \"nodes\" with node.cidrs = []",
+                cidrs.len()
+            ));
+        }
+        Ok(Found { cidrs, from, lacking })
+    }
+
+    /// Says it, when it is something else than before.
+    async fn say(&mut self, said: Result<Found, String>) -> Result<(), Fault> {
+        if self.said.as_ref() == Some(&said) {
+            return Ok(());
+        }
+        self.said = Some(said.clone());
+        self.events.send(Event::Cidrs(said)).await.map_err(|_| Fault::Left)
+    }
+}
+
+/// Why nothing is heard, and what to do.
+fn explain(source: Source, fault: &Fault) -> String {
+    let instead = "list this node's prefixes in node.cidrs, or use overlay.mode = \"nodes\" with node.cidrs = []";
+    match (source, fault.code()) {
+        (Source::Calico, Some(404)) => format!(
+            "this cluster knows no BlockAffinity of crd.projectcalico.org/v1: Calico keeps them in an etcd of its own or as \
+             projectcalico.org/v3, or it is not Calico that gives out the prefixes; {instead}"
+        ),
+        (Source::Cilium, Some(404)) => {
+            format!(
+                "this cluster knows no CiliumNode of cilium.io/v2: is Cilium its CNI, and installed? Else {instead}"
+            )
+        }
+        (_, Some(403)) => format!(
+            "{fault}; what node.cidrs = \"{source}\" needs is in deploy/kubernetes/components/cidrs-{source}, or the chart's \
+             cidrs={source}"
+        ),
+        _ => format!("{fault}; trying again"),
+    }
+}

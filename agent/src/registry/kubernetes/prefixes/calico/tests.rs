@@ -1,0 +1,97 @@
+use serde_json::json;
+
+use super::super::super::object::Kind;
+use super::*;
+
+/// As Calico writes it, labels and all (libcalico-go, `ipam_affinity_v1.go`).
+fn affinity(node: &str, block: &str, change: impl FnOnce(&mut Value)) -> Object {
+    let name = format!("{node}-{}", block.replace(['.', ':', '/'], "-"));
+    let mut value = json!({"apiVersion": "crd.projectcalico.org/v1", "kind": "BlockAffinity",
+        "metadata": {"annotations": {"projectcalico.org/metadata": "{\"creationTimestamp\":null}"},
+            "creationTimestamp": "2026-01-01T00:00:00Z", "generation": 2, "name": name, "resourceVersion": "1234",
+            "uid": "3a2f4f39-4eff-4b2e-b825-02e92bb24077"},
+        "spec": {"cidr": block, "deleted": "false", "node": node, "state": "confirmed", "type": "host"}});
+    change(&mut value);
+    Object::read(Kind::Affinity, value).expect("it has a name")
+}
+
+fn node() -> NodeName {
+    "a".parse().expect("a name")
+}
+
+fn nets(texts: &[&str]) -> BTreeSet<IpNet> {
+    texts.iter().map(|text| text.parse().expect("a prefix")).collect()
+}
+
+#[test]
+fn the_confirmed_affinities_of_a_node_are_its_blocks() {
+    let spec = |key: &'static str, value: Value| move |object: &mut Value| object["spec"][key] = value;
+    let older = |object: &mut Value| _ = object["spec"].as_object_mut().expect("a map").remove("type");
+    let all = [
+        affinity("a", "192.168.18.64/26", |_| {}),
+        affinity("a", "fd00:10:244::40/122", older),
+        affinity("a-b", "192.168.19.0/26", |_| {}),
+        affinity("a", "192.168.20.0/26", spec("state", "pending".into())),
+        affinity("a", "192.168.21.0/26", spec("state", "pendingDeletion".into())),
+        affinity("a", "192.168.22.0/26", spec("deleted", "true".into())),
+        affinity("a", "192.168.23.0/26", spec("type", "virtual".into())),
+    ];
+    assert_eq!(blocks(all.iter(), &node()), (nets(&["192.168.18.64/26", "fd00:10:244::40/122"]), Vec::new()));
+}
+
+#[test]
+fn a_damaged_affinity_of_this_node_is_named_and_harms_no_other() {
+    let with = |spec: Value| move |object: &mut Value| object["spec"] = spec;
+    let said = |cidr: &str| json!({"cidr": cidr, "deleted": "false", "node": "a", "state": "confirmed"});
+    for spec in [json!(null), json!(7), json!({"node": "a"}), said("ten"), said("10.1.0.1/26"), said("10.1.0.0")] {
+        let all = [affinity("a", "10.1.0.0/26", with(spec.clone())), affinity("a", "10.1.0.64/26", |_| {})];
+        let (found, problems) = blocks(all.iter(), &node());
+        assert_eq!(found, nets(&["10.1.0.64/26"]), "{spec}");
+        assert!(problems.len() == 1 && problems[0].contains("\"a-10-1-0-0-26\""), "{spec}: {problems:?}");
+    }
+    let others = [affinity("b", "10.1.0.0/26", with(json!(null)))];
+    assert_eq!(blocks(others.iter(), &node()), (nets(&[]), Vec::new()), "what is others' is theirs to say");
+}
+
+/// An IPAMBlock as Calico writes it: the first address is the tunnel's of b, the third a Pod's of a, and one waits.
+fn ipam_block(cidr: &str, affinity: &str) -> Value {
+    json!({"apiVersion": "crd.projectcalico.org/v1", "kind": "IPAMBlock", "metadata": {"name": "10-1-0-0-29"},
+        "spec": {"affinity": affinity, "allocations": [0, null, 1, 2, 3, null, null, null], "attributes": [
+            {"handle_id": "ipip-tunnel-addr-b", "secondary": {"node": "b", "type": "ipipTunnelAddress"}},
+            {"handle_id": "k8s-pod-network.6bf5", "secondary": {"namespace": "default", "node": "a", "pod": "web",
+                "timestamp": "2026-01-01 00:00:00 +0000 UTC"}},
+            {"handle_id": "windows-reserved-IPAM-handle", "secondary": {"note": "windows host rsvd"}},
+            {"handle_id": "k8s-pod-network.96cf"}],
+            "cidr": cidr, "deleted": false, "sequenceNumber": 7, "sequenceNumberForAllocation": {"2": 6},
+            "strictAffinity": false, "unallocated": [1, 5, 6, 7]}})
+}
+
+#[test]
+fn an_address_of_anothers_block_that_a_pod_here_has_is_lent() {
+    let lent = |cidr, affinity| lent(&ipam_block(cidr, affinity), &node());
+    assert_eq!(lent("10.1.0.0/29", "host:b"), ["10.1.0.2".parse::<IpAddr>().expect("an address")]);
+    assert_eq!(lent("fd00::8/125", "host:b"), ["fd00::a".parse::<IpAddr>().expect("an address")]);
+    assert_eq!(lent("10.1.0.0/29", "host:a"), [] as [IpAddr; 0]);
+    assert_eq!(lent("10.1.0.0/31", "host:b"), [] as [IpAddr; 0], "more addresses than the block has");
+}
+
+#[test]
+fn what_is_no_block_lends_nothing_and_never_panics() {
+    let mut wrong = ipam_block("255.255.255.248/29", "host:b");
+    wrong["spec"]["allocations"] = json!([99, -1]);
+    let last =
+        json!({"cidr": "255.255.255.255/32", "allocations": [0, 0], "attributes": [{"secondary": {"node": "a"}}]});
+    for (block, count) in [(json!(null), 0), (json!({"spec": 7}), 0), (wrong, 0), (json!({"spec": last}), 1)] {
+        assert_eq!(lent(&block, &node()).len(), count, "{block}");
+    }
+}
+
+#[test]
+fn what_is_lent_is_named_with_what_to_do() {
+    let lent = |count: u8| (0..count).map(|last| IpAddr::from([10, 1, 0, last])).collect();
+    assert_eq!(explain(&lent(0)), None);
+    let said = explain(&lent(4)).expect("something is lent");
+    assert!(said.contains("(10.1.0.0, 10.1.0.1, 10.1.0.2, 10.1.0.3)") && said.contains("mode = \"nodes\""), "{said}");
+    let said = explain(&lent(9)).expect("something is lent");
+    assert!(said.contains("10.1.0.3 and 5 more)"), "{said}");
+}

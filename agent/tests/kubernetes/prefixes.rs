@@ -1,0 +1,206 @@
+//! A node's prefixes as objects of the API server say them, whatever its registry is.
+
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+use warren_agent::cidrs::{Found, Source};
+use warren_agent::config::Cidrs;
+use warren_agent::registry::kubernetes::prefixes;
+use warren_agent::registry::{Event, Known};
+use warren_tests::api_server::{AFFINITIES, BLOCKS, CILIUM_NODES, IPAM_BLOCKS, Mood, NODES};
+
+use crate::space::{Cluster, Node, PATIENCE, record, scenario};
+
+/// Who asks for the prefixes of the node `a`, and what it was told last.
+struct Asker {
+    said: Option<Result<Found, String>>,
+    events: mpsc::Receiver<Event>,
+    task: JoinHandle<()>,
+}
+
+impl Asker {
+    fn start(cluster: &Cluster, source: Source) -> Self {
+        let (told, events) = mpsc::channel(16);
+        let asks = prefixes::run(cluster.config(), "a".parse().expect("a name"), source, told);
+        Self { said: None, events, task: tokio::task::spawn_local(asks) }
+    }
+
+    /// Takes what is told until this holds.
+    async fn until(&mut self, what: &str, holds: impl Fn(&Result<Found, String>) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.said.as_ref().is_some_and(&holds) {
+            let event = timeout_at(deadline, self.events.recv()).await;
+            match event {
+                Ok(Some(Event::Cidrs(said))) => self.said = Some(said),
+                other => panic!("{what}: {other:?} instead, after {:?}", self.said),
+            }
+        }
+    }
+
+    /// Until these and no others are said to be the node's.
+    async fn until_found(&mut self, cidrs: &[&str]) {
+        let what = format!("{cidrs:?} are the node's");
+        self.until(&what, |said| said.as_ref().is_ok_and(|found| texts(found) == cidrs)).await;
+    }
+
+    /// Until none is said, for a reason that has these words.
+    async fn until_refused(&mut self, words: &str) {
+        self.until(words, |said| said.as_ref().is_err_and(|why| why.contains(words))).await;
+    }
+}
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn texts(found: &Found) -> Vec<String> {
+    found.cidrs.iter().map(ToString::to_string).collect()
+}
+
+fn named(name: &str, spec: Value) -> Value {
+    json!({"metadata": {"name": name}, "spec": spec})
+}
+
+fn affinity(cluster: &Cluster, node: &str, block: &str, state: &str) {
+    let name = format!("{node}-{}", block.replace(['.', ':', '/'], "-"));
+    let spec = json!({"cidr": block, "deleted": "false", "node": node, "state": state, "type": "host"});
+    cluster.api.put(AFFINITIES, named(&name, spec));
+}
+
+fn cilium_node(cluster: &Cluster, name: &str, ipam: Value) {
+    let spec = json!({"azure": {}, "eni": {}, "encryption": {}, "ipam": ipam});
+    cluster.api.put(CILIUM_NODES, named(name, spec));
+}
+
+#[test]
+fn calicos_blocks_are_read_page_by_page_and_followed() {
+    scenario(async {
+        let cluster = Cluster::start();
+        for other in 1..=7 {
+            affinity(&cluster, &format!("n{other}"), &format!("10.1.{other}.0/26"), "confirmed");
+        }
+        affinity(&cluster, "a", "10.1.9.0/26", "pending");
+        let mut a = Asker::start(&cluster, Source::Calico);
+        a.until("a node without Pods has no block, and nothing is wrong", |said| {
+            said.as_ref().is_ok_and(|found| found.cidrs.is_empty() && found.lacking.is_none())
+        })
+        .await;
+        affinity(&cluster, "a", "10.1.9.0/26", "confirmed");
+        a.until_found(&["10.1.9.0/26"]).await;
+        affinity(&cluster, "a", "fd00:10::40/122", "confirmed");
+        a.until_found(&["10.1.9.0/26", "fd00:10::40/122"]).await;
+        affinity(&cluster, "a", "10.1.9.0/26", "pendingDeletion");
+        a.until_found(&["fd00:10::40/122"]).await;
+        cluster.api.remove(AFFINITIES, "a-fd00-10--40-122");
+        a.until_refused("no block of this node any more").await;
+        assert_eq!(cluster.api.lists(AFFINITIES), 1, "it was not watched");
+    });
+}
+
+#[test]
+fn an_address_that_calico_lent_is_said_and_a_damaged_affinity_is_named() {
+    scenario(async {
+        let cluster = Cluster::start();
+        let block = |user: &str| {
+            json!({"affinity": "host:b", "cidr": "10.1.8.0/30", "allocations": [null, 0, null, null],
+                "attributes": [{"handle_id": "k8s-pod-network.6b", "secondary": {"node": user, "pod": "web"}}],
+                "strictAffinity": false, "unallocated": [0, 2, 3]})
+        };
+        cluster.api.put(IPAM_BLOCKS, named("10-1-8-0-30", block("a")));
+        affinity(&cluster, "a", "10.1.9.0/26", "confirmed");
+        let mut a = Asker::start(&cluster, Source::Calico);
+        let lacks = |words: &'static str| {
+            move |said: &Result<Found, String>| {
+                let lacking = said.as_ref().ok().and_then(|found| found.lacking.clone());
+                lacking.is_some_and(|lacking| lacking.contains(words))
+            }
+        };
+        a.until("the lent address is named, with the way out", lacks("(10.1.8.1), and no tunnel carries")).await;
+        let spec = json!({"cidr": "10.1.9.65/26", "deleted": "false", "node": "a", "state": "confirmed"});
+        cluster.api.put(AFFINITIES, named("a-10-1-9-64-26", spec));
+        a.until("the affinity is named", lacks("\"a-10-1-9-64-26\" of Calico is damaged")).await;
+        assert_eq!(a.said.clone().map(|said| texts(&said.expect("the other block"))), Some(vec!["10.1.9.0/26".into()]));
+    });
+}
+
+#[test]
+fn the_prefixes_of_its_cilium_node_are_a_nodes_and_a_mode_without_any_is_named() {
+    scenario(async {
+        let cluster = Cluster::start();
+        cilium_node(&cluster, "b", json!({"podCIDRs": ["10.0.7.0/24"]}));
+        let mut a = Asker::start(&cluster, Source::Cilium);
+        a.until_refused("there is no CiliumNode").await;
+        cilium_node(&cluster, "a", json!({}));
+        a.until_refused("Cilium's operator gave it none yet").await;
+        cilium_node(&cluster, "a", json!({"podCIDRs": ["10.0.2.0/24", "fd00::200/120"]}));
+        a.until_found(&["10.0.2.0/24", "fd00::200/120"]).await;
+        cilium_node(&cluster, "a", json!({"podCIDRs": ["10.0.3.0/24"], "pool": {"10.80.17.39": {}}}));
+        a.until_refused("overlay.mode = \"nodes\"").await;
+        cilium_node(&cluster, "a", json!({"podCIDRs": ["10.0.3.0/24"]}));
+        a.until_found(&["10.0.3.0/24"]).await;
+    });
+}
+
+#[test]
+fn the_pod_cidrs_of_its_node_are_read_whatever_the_registry_is() {
+    scenario(async {
+        let cluster = Cluster::start();
+        let mut a = Asker::start(&cluster, Source::Kubernetes);
+        a.until_refused("there is no Node").await;
+        cluster.api.put(NODES, named("a", json!({})));
+        a.until_refused("no spec.podCIDRs").await;
+        cluster.api.put(NODES, named("a", json!({"podCIDRs": ["10.1.0.0/24", "fd00:1::/64"]})));
+        a.until_found(&["10.1.0.0/24", "fd00:1::/64"]).await;
+        cluster.api.put(NODES, named("a", json!({"podCIDRs": ["ten"]})));
+        a.until_refused("no prefixes").await;
+    });
+}
+
+#[test]
+fn an_api_server_that_is_away_refuses_or_forgets_is_said_and_then_followed_again() {
+    scenario(async {
+        let cluster = Cluster::start();
+        affinity(&cluster, "a", "10.1.9.0/26", "confirmed");
+        let mut a = Asker::start(&cluster, Source::Calico);
+        a.until_found(&["10.1.9.0/26"]).await;
+        for (mood, words) in [
+            (Mood::Status(500), "the API server is not well"),
+            (Mood::Status(403), "deploy/kubernetes/components/cidrs-calico"),
+            (Mood::Strange, "knows no BlockAffinity of crd.projectcalico.org/v1"),
+        ] {
+            cluster.api.be(mood);
+            a.until_refused(words).await;
+        }
+        affinity(&cluster, "a", "10.1.9.64/26", "confirmed");
+        cluster.api.compact();
+        cluster.api.be(Mood::Well);
+        a.until_found(&["10.1.9.0/26", "10.1.9.64/26"]).await;
+        cluster.api.cut();
+        affinity(&cluster, "a", "10.1.9.128/26", "confirmed");
+        a.until_found(&["10.1.9.0/26", "10.1.9.64/26", "10.1.9.128/26"]).await;
+        cluster.api.become_another();
+        a.until_refused("of another cluster").await;
+    });
+}
+
+#[test]
+fn what_calico_took_back_the_node_gives_back_in_kubernetes_and_claims_what_is_new() {
+    scenario(async {
+        let cluster = Cluster::start();
+        let given = |cidrs: &[&str]| Cidrs::Given(cidrs.iter().map(|cidr| cidr.parse().expect("a prefix")).collect());
+        cluster.api.node("a", &["10.9.0.0/24"], &["192.0.2.1".parse().expect("an address")]);
+        let config = || cluster.config();
+        let mut a =
+            Node::start(config(), record("a", "192.0.2.1"), given(&["10.1.0.0/26", "10.1.0.64/26"]), Known::default());
+        a.until("both are its own", |a| a.owner("10.1.0.0/26").is_some() && a.owner("10.1.0.64/26").is_some()).await;
+        let known = a.memory();
+        drop(a);
+        let mut a = Node::start(config(), record("a", "192.0.2.1"), given(&["10.1.0.64/26", "10.1.0.128/26"]), known);
+        a.until("the new one is its own", |a| a.owner("10.1.0.128/26").is_some()).await;
+        cluster.until("the other is given back", |api| api.get(BLOCKS, "10-1-0-0-26").is_none()).await;
+        assert!(cluster.api.get(BLOCKS, "10-1-0-64-26").is_some(), "what it still has");
+    });
+}
