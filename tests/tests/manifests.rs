@@ -399,14 +399,23 @@ fn prefixes_of_another_than_the_node_are_not_compared_with_the_nodes() {
         "../".repeat(here.components().count() - 1),
         root().join("deploy/kubernetes").display().to_string().trim_start_matches('/')
     );
-    let text = format!("resources: [{deploy}/overlays/kubernetes]\ncomponents: [{deploy}/components/cidrs-calico]\n");
-    std::fs::write(here.join("kustomization.yaml"), text).expect("written");
-    let (with, without) =
-        (Manifests::kustomize(&here), Manifests::kustomize(&root().join("deploy/kubernetes/overlays/kubernetes")));
-    assert_eq!(value_of(with.agent(), "WARREN_NODE_CIDRS"), "calico");
-    let facts = |manifests: &Manifests| {
-        let named = |document: &&Value| document["metadata"]["name"] == "warren-node-facts";
-        manifests.documents.iter().filter(named).count()
+    let rules = |manifests: &Manifests| {
+        let mut named = manifests.documents.iter().filter(|one| one["metadata"]["name"] == "warren-node-facts");
+        let policy = named.find(|one| one["kind"] == "ValidatingAdmissionPolicy").expect("the policy");
+        let bound = manifests.documents.iter().filter(|one| one["spec"]["policyName"] == "warren-node-facts");
+        assert_eq!(bound.count(), 1);
+        policy["spec"]["validations"].as_array().expect("rules").clone()
     };
-    assert_eq!((facts(&with), facts(&without)), (0, 2));
+    let of_prefix = |rule: &Value| rule["expression"].as_str().is_some_and(|text| text.contains("variables.given"));
+    let all = rules(&Manifests::kustomize(&root().join("deploy/kubernetes/overlays/kubernetes")));
+    let (of_prefixes, others): (Vec<_>, Vec<_>) = all.into_iter().partition(of_prefix);
+    assert_eq!(of_prefixes.len(), 2);
+    for source in ["calico", "cilium"] {
+        let text =
+            format!("resources: [{deploy}/overlays/kubernetes]\ncomponents: [{deploy}/components/cidrs-{source}]\n");
+        std::fs::write(here.join("kustomization.yaml"), text).expect("written");
+        let manifests = Manifests::kustomize(&here);
+        assert_eq!(value_of(manifests.agent(), "WARREN_NODE_CIDRS"), source);
+        assert_eq!(rules(&manifests), others, "{source}: addresses and owners are compared all the same");
+    }
 }
