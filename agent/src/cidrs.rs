@@ -77,6 +77,8 @@ pub struct Where {
 pub struct Found {
     /// At least one; none where the API server says that this node has none yet.
     pub cidrs: BTreeSet<IpNet>,
+    /// What it had before, and nobody says to be another's now.
+    pub kept: BTreeSet<IpNet>,
     /// The file, or the objects, that say so.
     pub from: String,
     /// What of this node's addresses is not among them, and what to do.
@@ -85,7 +87,7 @@ pub struct Found {
 
 impl Found {
     fn by(path: &Path, cidrs: BTreeSet<IpNet>) -> Self {
-        Self { cidrs, from: path.display().to_string(), lacking: None }
+        Self { cidrs, kept: BTreeSet::new(), from: path.display().to_string(), lacking: None }
     }
 }
 

@@ -310,7 +310,10 @@ fn a_store_restored_from_an_older_snapshot_is_brought_up_to_date_before_it_is_be
 fn what_the_api_server_no_longer_gives_the_node_another_may_have() {
     scenario(async {
         let store = store();
-        let given = |cidrs: &[&str]| Cidrs::Given(cidrs.iter().map(|cidr| cidr.parse().expect("a prefix")).collect());
+        let given = |cidrs: &[&str]| {
+            let cidrs = cidrs.iter().map(|cidr| cidr.parse().expect("a prefix")).collect();
+            Cidrs::Given { cidrs, kept: Default::default() }
+        };
         store.put("alloc/192.0.2.1-32", r#"{"node":"a"}"#);
         let mut a = Node::start(store.config(), "a", "192.0.2.1", given(&["10.0.0.0/26", "10.0.0.64/26"]));
         a.until("both are its own", |a| a.owner("10.0.0.0/26").is_some() && a.owner("10.0.0.64/26").is_some()).await;

@@ -184,6 +184,9 @@ fn with_etcd_calicos_blocks_are_asked_of_the_api_server_followed_and_given_back(
     });
     [(0, 1), (1, 0)].into_iter().for_each(|(from, to)| mesh.until_reached(from, to));
 
+    let mut going = api.get(AFFINITIES, &gone).expect("it is there");
+    going["spec"]["state"] = "pendingDeletion".into();
+    api.put(AFFINITIES, going);
     api.remove(AFFINITIES, &gone);
     api.be(Mood::Well);
     published(&mesh.agents[0], &[&right]);

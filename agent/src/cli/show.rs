@@ -150,7 +150,7 @@ pub(super) fn config(config: &Config) -> u8 {
         (None, Cidrs::Auto { length }) => format!("one of its own choice (/{} or /{})", length.0, length.1),
         (None, Cidrs::Kubernetes) => "those that Kubernetes gave to its Node".to_owned(),
         (None, Cidrs::Listed(list)) if list.is_empty() && config.has_store() => "what is allocated to it".to_owned(),
-        (None, Cidrs::Listed(list) | Cidrs::Given(list)) => {
+        (None, Cidrs::Listed(list) | Cidrs::Given { cidrs: list, .. }) => {
             or_none(&list.iter().map(ToString::to_string).collect::<Vec<_>>())
         }
     };

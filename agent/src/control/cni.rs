@@ -4,6 +4,8 @@
 
 use std::collections::BTreeSet;
 
+use ipnet::IpNet;
+
 use super::Control;
 use crate::cidrs::{Found, look};
 use crate::cni::{Network, Wanted};
@@ -29,14 +31,17 @@ impl Control {
     pub(super) async fn hear_of_cidrs(&mut self, said: Result<Found, String>) {
         match said {
             Ok(found) => {
-                tracing::info!(cidrs = ?found.cidrs, from = found.from, "the CNI gives these to this node");
-                if let Some(lacking) = found.lacking.as_ref().filter(|_| found.lacking != self.no_cidrs) {
+                let Found { cidrs, kept, from, lacking } = found;
+                tracing::info!(?cidrs, ?kept, from, "the CNI gives these to this node");
+                if lacking != self.no_cidrs
+                    && let Some(lacking) = &lacking
+                {
                     tracing::warn!(lacking, "not all of this node's addresses are carried");
                 }
-                self.no_cidrs = found.lacking;
+                self.no_cidrs = lacking;
                 // None yet: whatever is allocated to this node stays so.
-                if !found.cidrs.is_empty() {
-                    self.adopt(found.cidrs).await;
+                if !cidrs.is_empty() {
+                    self.adopt(cidrs, kept).await;
                 }
             }
             Err(problem) => {
@@ -47,9 +52,9 @@ impl Control {
         }
     }
 
-    async fn adopt(&mut self, cidrs: BTreeSet<ipnet::IpNet>) {
+    async fn adopt(&mut self, cidrs: BTreeSet<IpNet>, kept: BTreeSet<IpNet>) {
         let is_remote = self.config.node.cidrs_from.as_ref().is_some_and(|place| place.source.is_remote());
-        let cidrs = if is_remote { Cidrs::Given(cidrs) } else { Cidrs::Listed(cidrs) };
+        let cidrs = if is_remote { Cidrs::Given { cidrs, kept } } else { Cidrs::Listed(cidrs) };
         if self.config.node.cidrs == cidrs {
             return;
         }

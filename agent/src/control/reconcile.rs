@@ -79,7 +79,20 @@ impl Control {
     }
 
     pub(super) fn own(&self) -> Own {
-        own(&self.config, self.public_key, &self.node_addresses, &self.gateways)
+        let mut own = own(&self.config, self.public_key, &self.node_addresses, &self.gateways);
+        own.cidrs.extend(self.kept());
+        own
+    }
+
+    /// What the API server no longer names and nobody else got, for as long as it is allocated to this node.
+    fn kept(&self) -> impl Iterator<Item = IpNet> + '_ {
+        let kept = match &self.config.node.cidrs {
+            Cidrs::Given { kept, .. } => Some(kept),
+            _ => None,
+        };
+        let owners = self.config.has_store().then_some(&self.ownership.owners);
+        let is_own = move |cidr: &&IpNet| owners.is_none_or(|owners| owners.get(*cidr) == Some(&self.config.node.name));
+        kept.into_iter().flatten().filter(is_own).copied()
     }
 
     pub(super) fn fallback(&self) -> Cluster {
@@ -255,7 +268,7 @@ pub(super) fn own(
     let cidrs = config.node.cidrs.known();
     let addresses = node_addresses.iter().chain(&config.overlay.address).copied().collect();
     let protected = match &config.node.cidrs {
-        Cidrs::Listed(_) | Cidrs::Given(_) | Cidrs::Kubernetes => {
+        Cidrs::Listed(_) | Cidrs::Given { .. } | Cidrs::Kubernetes => {
             gateways.iter().copied().chain(protected(config)).collect()
         }
         // Where nodes allocate for themselves, every node is trusted.

@@ -150,7 +150,9 @@ impl Control {
         #[cfg(feature = "kubernetes")]
         if place.source.is_remote() {
             let (server, node) = (self.config.api_server.clone(), self.config.node.name.clone());
-            tokio::task::spawn_local(registry::kubernetes::prefixes::run(server, node, place.source, events));
+            let asks =
+                registry::kubernetes::prefixes::run(server, node, place.source, self.mesh.own_cidrs.clone(), events);
+            tokio::task::spawn_local(asks);
             return;
         }
         tokio::task::spawn_local(cidrs::run(place, said, events));

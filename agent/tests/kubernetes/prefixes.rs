@@ -1,5 +1,8 @@
 //! A node's prefixes as objects of the API server say them, whatever its registry is.
 
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -21,8 +24,13 @@ struct Asker {
 
 impl Asker {
     fn start(cluster: &Cluster, source: Source) -> Self {
+        Self::with(cluster, source, &[])
+    }
+
+    /// Of a node that has these already.
+    fn with(cluster: &Cluster, source: Source, had: &[&str]) -> Self {
         let (told, events) = mpsc::channel(16);
-        let asks = prefixes::run(cluster.config(), "a".parse().expect("a name"), source, told);
+        let asks = prefixes::run(cluster.config(), "a".parse().expect("a name"), source, nets(had), told);
         Self { said: None, events, task: tokio::task::spawn_local(asks) }
     }
 
@@ -54,6 +62,10 @@ impl Drop for Asker {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+fn nets(texts: &[&str]) -> BTreeSet<IpNet> {
+    texts.iter().map(|text| text.parse().expect("a prefix")).collect()
 }
 
 fn texts(found: &Found) -> Vec<String> {
@@ -97,6 +109,28 @@ fn calicos_blocks_are_read_page_by_page_and_followed() {
         cluster.api.remove(AFFINITIES, "a-fd00-10--40-122");
         a.until_refused("no block of this node any more").await;
         assert_eq!(cluster.api.lists(AFFINITIES), 1, "it was not watched");
+    });
+}
+
+#[test]
+fn a_block_that_vanishes_stays_the_nodes_until_it_is_given_back_or_anothers() {
+    scenario(async {
+        let cluster = Cluster::start();
+        let all = ["10.1.9.0/26", "10.1.9.64/26", "10.1.9.128/26"];
+        all.iter().for_each(|block| affinity(&cluster, "a", block, "confirmed"));
+        let mut a = Asker::with(&cluster, Source::Calico, &["10.1.8.0/26"]);
+        let kept = |expected: &'static [&'static str]| {
+            move |said: &Result<Found, String>| said.as_ref().is_ok_and(|found| found.kept == nets(expected))
+        };
+        a.until("what it had before is kept", kept(&["10.1.8.0/26"])).await;
+        cluster.api.remove(AFFINITIES, "a-10-1-9-64-26");
+        a.until("so is what vanishes", kept(&["10.1.8.0/26", "10.1.9.64/26"])).await;
+        affinity(&cluster, "a", "10.1.9.128/26", "pendingDeletion");
+        cluster.api.remove(AFFINITIES, "a-10-1-9-128-26");
+        a.until_found(&["10.1.9.0/26"]).await;
+        assert!(kept(&["10.1.8.0/26", "10.1.9.64/26"])(a.said.as_ref().expect("said")), "{:?}", a.said);
+        affinity(&cluster, "b", "10.1.9.64/26", "confirmed");
+        a.until("no longer what another has", kept(&["10.1.8.0/26"])).await;
     });
 }
 
@@ -190,17 +224,21 @@ fn an_api_server_that_is_away_refuses_or_forgets_is_said_and_then_followed_again
 fn what_calico_took_back_the_node_gives_back_in_kubernetes_and_claims_what_is_new() {
     scenario(async {
         let cluster = Cluster::start();
-        let given = |cidrs: &[&str]| Cidrs::Given(cidrs.iter().map(|cidr| cidr.parse().expect("a prefix")).collect());
+        let given = |cidrs: &[&str]| Cidrs::Given { cidrs: nets(cidrs), kept: nets(&["10.1.0.192/26"]) };
         cluster.api.node("a", &["10.9.0.0/24"], &["192.0.2.1".parse().expect("an address")]);
         let config = || cluster.config();
-        let mut a =
-            Node::start(config(), record("a", "192.0.2.1"), given(&["10.1.0.0/26", "10.1.0.64/26"]), Known::default());
-        a.until("both are its own", |a| a.owner("10.1.0.0/26").is_some() && a.owner("10.1.0.64/26").is_some()).await;
+        let first = given(&["10.1.0.0/26", "10.1.0.64/26", "10.1.0.192/26"]);
+        let mut a = Node::start(config(), record("a", "192.0.2.1"), first, Known::default());
+        let all = ["10.1.0.0/26", "10.1.0.64/26", "10.1.0.192/26"];
+        a.until("all are its own", |a| all.iter().all(|cidr| a.owner(cidr).is_some())).await;
         let known = a.memory();
         drop(a);
         let mut a = Node::start(config(), record("a", "192.0.2.1"), given(&["10.1.0.64/26", "10.1.0.128/26"]), known);
         a.until("the new one is its own", |a| a.owner("10.1.0.128/26").is_some()).await;
         cluster.until("the other is given back", |api| api.get(BLOCKS, "10-1-0-0-26").is_none()).await;
         assert!(cluster.api.get(BLOCKS, "10-1-0-64-26").is_some(), "what it still has");
+        assert!(cluster.api.get(BLOCKS, "10-1-0-192-26").is_some(), "what nobody says to be another's");
+        cluster.api.remove(BLOCKS, "10-1-0-192-26");
+        cluster.until("and is made again where it is lost", |api| api.get(BLOCKS, "10-1-0-192-26").is_some()).await;
     });
 }

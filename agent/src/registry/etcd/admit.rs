@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use warren_overlay::mesh::Cluster;
 use warren_overlay::record::NodeName;
 
-use super::allocate::{self, AllocateError, Want, allocate};
+use super::allocate::{self, AllocateError, Want, allocate, missing};
 use super::explain::explain;
 use super::{Ended, Registry};
 use crate::config::Cidrs;
@@ -62,8 +62,10 @@ impl Registry {
     pub(super) async fn claim(&mut self, client: &mut Client) -> Result<Option<Vec<String>>, Ended> {
         let networks = self.known.cluster.as_ref().map(|cluster| cluster.networks.clone()).unwrap_or_default();
         let node = self.publisher.node().clone();
-        let missing = self.store.missing(&self.keys, &node, &self.cidrs, &networks);
-        let stale = self.stale(&node, &networks);
+        let (own, released) = self.store.given(&self.keys, &node);
+        let is_own = |cidr: &IpNet| self.known.owners.get(cidr) == Some(&node) && !released.contains(cidr);
+        let missing = missing(&own, &self.cidrs.remembering(is_own), &networks);
+        let stale = self.stale(own, &networks);
         let (again, problems) = &self.unclaimed;
         let due = !missing.is_empty() || !stale.is_empty();
         if due && !problems.is_empty() && Instant::now() < *again {
@@ -95,15 +97,14 @@ impl Registry {
     fn outside(&self, want: &Want, networks: &BTreeSet<IpNet>) -> Option<IpNet> {
         let Want::This(cidr) = *want else { return None };
         let outside = !networks.iter().any(|network| network.contains(&cidr));
-        (outside && matches!(self.cidrs, Cidrs::Given(_))).then_some(cidr)
+        (outside && matches!(self.cidrs, Cidrs::Given { .. })).then_some(cidr)
     }
 
     /// What is allocated to this node and, as the API server says, no longer its own. What is granted outside of the cluster
     /// network is an administrator's.
-    fn stale(&self, node: &NodeName, networks: &BTreeSet<IpNet>) -> Vec<IpNet> {
-        let own = self.store.own(&self.keys, node).into_iter();
+    fn stale(&self, own: Vec<IpNet>, networks: &BTreeSet<IpNet>) -> Vec<IpNet> {
         let inside = |cidr: &IpNet| networks.iter().any(|network| network.contains(cidr));
-        own.filter(|cidr| self.cidrs.rule_out(cidr) && inside(cidr)).collect()
+        own.into_iter().filter(|cidr| self.cidrs.rule_out(cidr) && inside(cidr)).collect()
     }
 
     /// Whether anything was given back, which the store has still to tell.
@@ -150,7 +151,7 @@ impl Registry {
     fn denied(&self, want: &Want) -> String {
         let node = self.publisher.node();
         match (want, &self.cidrs) {
-            (Want::This(cidr), Cidrs::Listed(_) | Cidrs::Given(_)) => {
+            (Want::This(cidr), Cidrs::Listed(_) | Cidrs::Given { .. }) => {
                 format!("{cidr} is not allocated to {node}: run `warren cluster add-node {node} --cidr {cidr}`")
             }
             _ => format!(

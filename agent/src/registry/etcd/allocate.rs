@@ -218,7 +218,7 @@ fn already(want: &Want, node: &NodeName, taken: &[Given]) -> Option<IpNet> {
 /// What the node should have and has not.
 pub(in crate::registry) fn missing(own: &[IpNet], cidrs: &Cidrs, networks: &BTreeSet<IpNet>) -> Vec<Want> {
     match cidrs {
-        Cidrs::Listed(list) | Cidrs::Given(list) => {
+        Cidrs::Listed(list) | Cidrs::Given { cidrs: list, .. } => {
             let missing = list.iter().filter(|cidr| !own.iter().any(|given| given.contains(*cidr)));
             missing.map(|cidr| Want::This(*cidr)).collect()
         }

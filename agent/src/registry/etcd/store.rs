@@ -8,9 +8,7 @@ use serde::{Deserialize, Serialize};
 use warren_overlay::mesh::{Allocation, Cluster, Entry, Snapshot};
 use warren_overlay::record::{NodeName, RECORD_MAX};
 
-use super::allocate::{Want, missing};
 use super::keys::{Key, Keys};
-use crate::config::Cidrs;
 
 /// The value of an allocation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,14 +153,11 @@ impl Store {
         (snapshot, faults)
     }
 
-    /// What the node should have and has not.
-    pub(super) fn missing(&self, keys: &Keys, node: &NodeName, cidrs: &Cidrs, networks: &BTreeSet<IpNet>) -> Vec<Want> {
-        missing(&self.own(keys, node), cidrs, networks)
-    }
-
-    /// What is allocated to the node.
-    pub(super) fn own(&self, keys: &Keys, node: &NodeName) -> Vec<IpNet> {
+    /// What is allocated to the node, and what was taken back from it.
+    pub(super) fn given(&self, keys: &Keys, node: &NodeName) -> (Vec<IpNet>, BTreeSet<IpNet>) {
         let (snapshot, _) = self.snapshot(keys);
-        snapshot.allocations.iter().filter(|given| given.node == *node).map(|given| given.cidr).collect()
+        let of_node = |given: &&Allocation| given.node == *node;
+        let own = snapshot.allocations.iter().filter(of_node).map(|given| given.cidr).collect();
+        (own, snapshot.released.iter().filter(of_node).map(|gone| gone.cidr).collect())
     }
 }

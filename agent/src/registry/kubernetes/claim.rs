@@ -1,5 +1,6 @@
 //! The node's own prefixes: blocks that it makes for itself, as far as the API server lets it, and gives back.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -143,7 +144,9 @@ impl Registry {
             return Ok(self.cidrs.clone());
         }
         match self.store.pod_cidrs(node) {
-            Some(given) if !given.is_empty() => Ok(Cidrs::Given(given.into_iter().collect())),
+            Some(given) if !given.is_empty() => {
+                Ok(Cidrs::Given { cidrs: given.into_iter().collect(), kept: BTreeSet::new() })
+            }
             _ => Err(format!(
                 "node.cidrs = \"kubernetes\", but the Node {node:?} has no spec.podCIDRs: this cluster gives none, or not yet; \
                  list them in node.cidrs, or use overlay.mode = \"nodes\""
@@ -172,7 +175,9 @@ impl Registry {
         let mut taken: Vec<Given> = blocks.iter().map(|block| (block.cidr, Some(block.node.clone()))).collect();
         taken.extend(self.known.owners.iter().map(|(cidr, owner)| (*cidr, Some(owner.clone()))));
         let mut lacking = Vec::new();
-        for want in missing(&own, wanted, &cluster.networks).into_iter().flat_map(|want| self.remembered(want, cluster))
+        let wanted = wanted.remembering(|cidr| self.known.owners.get(cidr) == Some(node));
+        for want in
+            missing(&own, &wanted, &cluster.networks).into_iter().flat_map(|want| self.remembered(want, cluster))
         {
             match choose(&want, node, &taken, &cluster.networks) {
                 Ok(cidr) => lacking.push(cidr),

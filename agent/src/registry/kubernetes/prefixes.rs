@@ -13,14 +13,15 @@ use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant, sleep, sleep_until, timeout};
 use warren_overlay::record::{CIDRS_MAX, NodeName};
 
-use super::follow::{News, follow};
+use super::follow::{News, OBJECTS, follow};
 use super::object::Kind;
 use super::server::Server;
 use super::store::Store;
-use super::{BACKOFF, Fault, HERD, brief, connect, jitter};
+use super::{BACKOFF, CALM, DEBOUNCE, Fault, HERD, brief, connect, jitter};
 use crate::cidrs::{Found, Source};
 use crate::config::Kubernetes;
 use crate::registry::Event;
+use calico::Said;
 
 /// How often Calico is asked whether it lent addresses, and how often while it did: every block is read for that.
 const LENT: (Duration, Duration) = (Duration::from_secs(900), Duration::from_secs(300));
@@ -39,7 +40,9 @@ struct Asker {
     /// Which cluster answered first.
     id: String,
     /// There were prefixes already.
-    had: bool,
+    spoke: bool,
+    /// What the node had, and nobody said to be another's since.
+    had: BTreeSet<IpNet>,
     /// What Calico lent, for people, and when to ask again.
     lent: (Option<String>, Instant),
     /// Why nothing can be heard for now.
@@ -48,16 +51,22 @@ struct Asker {
     events: mpsc::Sender<Event>,
 }
 
-/// Follows until the control plane is gone.
-pub async fn run(config: Kubernetes, node: NodeName, source: Source, events: mpsc::Sender<Event>) {
+/// Follows until the control plane is gone. `had` is what the node has already.
+pub async fn run(
+    config: Kubernetes,
+    node: NodeName,
+    source: Source,
+    had: BTreeSet<IpNet>,
+    events: mpsc::Sender<Event>,
+) {
     let kind = match source {
         Source::Calico => Kind::Affinity,
         Source::Cilium => Kind::CiliumNode,
         _ => Kind::Node,
     };
     let (store, lent) = (Store::default(), (None, Instant::now()));
-    let (id, had, ailing, said) = (String::new(), false, None, None);
-    let mut asker = Asker { config, node, source, kind, store, id, had, lent, ailing, said, events };
+    let (id, spoke, ailing, said) = (String::new(), false, None, None);
+    let mut asker = Asker { config, node, source, kind, store, id, spoke, had, lent, ailing, said, events };
     let mut pause = BACKOFF.0;
     loop {
         let began = Instant::now();
@@ -84,17 +93,26 @@ impl Asker {
         let (told, mut news) = mpsc::channel(64);
         let following = follow(server.clone(), self.id.clone(), self.kind, self.store.start(self.kind), told);
         tokio::pin!(following);
+        let mut told_at = None;
+        let mut due = None;
         loop {
-            let due = self.source == Source::Calico && self.store.count(self.kind).is_some();
+            let asks = self.source == Source::Calico && self.store.count(self.kind).is_some();
             tokio::select! {
                 biased;
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    if let Err(fault) = self.tell().await {
+                        return fault;
+                    }
+                    (told_at, due) = (Some(Instant::now()), None);
+                    continue;
+                }
                 Some(heard) = news.recv() => self.take(heard),
                 fault = &mut following => return fault,
-                () = sleep_until(self.lent.1), if due => self.ask_lent(&server).await,
+                () = sleep_until(self.lent.1), if asks => self.ask_lent(&server).await,
             }
-            if let Err(fault) = self.tell().await {
-                return fault;
-            }
+            // All blocks of all nodes are looked through each time.
+            let next = Instant::now() + DEBOUNCE;
+            due = due.or_else(|| Some(told_at.map_or(next, |at: Instant| next.max(at + CALM))));
         }
     }
 
@@ -115,6 +133,10 @@ impl Asker {
 
     fn take(&mut self, heard: News) {
         match &heard {
+            // Said for a moment only, before the object is gone.
+            News::Changed(Kind::Affinity, value) | News::Gone(Kind::Affinity, value) => {
+                self.had.retain(|had| calico::given_back(value, &self.node) != Some(*had));
+            }
             News::Ailing(_, why) => self.ailing = Some(format!("{why}; trying again")),
             News::Mended(_) => self.ailing = None,
             _ => {}
@@ -134,23 +156,31 @@ impl Asker {
             Source::Calico => self.of_calico(),
             Source::Cilium => {
                 let given = cilium::prefixes(self.store.get(self.kind, self.node.as_str()));
-                given.and_then(|cidrs| self.found(cidrs, None))
+                given.and_then(|cidrs| self.found(cidrs, BTreeSet::new(), None))
             }
-            _ => self.of_node().and_then(|cidrs| self.found(cidrs, None)),
+            _ => self.of_node().and_then(|cidrs| self.found(cidrs, BTreeSet::new(), None)),
         };
-        self.had |= said.as_ref().is_ok_and(|found| !found.cidrs.is_empty());
+        self.spoke |= said.as_ref().is_ok_and(|found| !found.cidrs.is_empty());
         self.say(said).await
     }
 
-    fn of_calico(&self) -> Result<Found, String> {
-        let (cidrs, mut problems) = calico::blocks(self.store.all(self.kind), &self.node);
-        if cidrs.is_empty() && self.had {
+    /// That nobody names a block any more is no word that it is another's: objects vanish by mistake, and with a backup that
+    /// is restored.
+    fn of_calico(&mut self) -> Result<Found, String> {
+        if self.store.overflown().next().is_some() {
+            return Err(format!("Calico has more than {OBJECTS} block affinities: which are this node's is not known"));
+        }
+        let Said { blocks, lost, mut problems } = calico::said(self.store.all(self.kind), &self.node, &self.had);
+        self.had.retain(|had| !lost.contains(had));
+        self.had.extend(&blocks);
+        let kept = &self.had - &blocks;
+        if blocks.is_empty() && (self.spoke || !kept.is_empty()) {
             return Err(
                 "Calico has no block of this node any more: what was this node's stays so until it has".to_owned()
             );
         }
         problems.extend(self.lent.0.clone());
-        self.found(cidrs, (!problems.is_empty()).then(|| brief(&problems)))
+        self.found(blocks, kept, (!problems.is_empty()).then(|| brief(&problems)))
     }
 
     /// Looks whether Calico gave Pods of this node addresses out of others' blocks. That it cannot be known is no reason not to
@@ -183,21 +213,21 @@ impl Asker {
         }
     }
 
-    fn found(&self, cidrs: BTreeSet<IpNet>, lacking: Option<String>) -> Result<Found, String> {
+    fn found(&self, cidrs: BTreeSet<IpNet>, kept: BTreeSet<IpNet>, lacking: Option<String>) -> Result<Found, String> {
         let what = match self.source {
             Source::Calico => "the BlockAffinities of",
             Source::Cilium => "the CiliumNode",
             _ => "spec.podCIDRs of the Node",
         };
         let from = format!("{what} {}", self.node);
-        if cidrs.len() > CIDRS_MAX {
+        let count = cidrs.len() + kept.len();
+        if count > CIDRS_MAX {
             return Err(format!(
-                "{from}: {} prefixes, and a node can have {CIDRS_MAX}: give out larger ones (Calico's blockSize), or use \
-                 overlay.mode = \"nodes\" with node.cidrs = []",
-                cidrs.len()
+                "{from}: {count} prefixes, and a node can have {CIDRS_MAX}: give out larger ones (Calico's blockSize), or use \
+                 overlay.mode = \"nodes\" with node.cidrs = []"
             ));
         }
-        Ok(Found { cidrs, from, lacking })
+        Ok(Found { cidrs, kept, from, lacking })
     }
 
     /// Says it, when it is something else than before.

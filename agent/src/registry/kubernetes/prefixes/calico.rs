@@ -30,31 +30,64 @@ struct Affinity {
     deleted: String,
 }
 
-/// The blocks of this node, and what is wrong with others of its affinities.
-pub(super) fn blocks<'o>(
-    affinities: impl Iterator<Item = &'o Object>,
-    node: &NodeName,
-) -> (BTreeSet<IpNet>, Vec<String>) {
-    let (mut blocks, mut problems) = (BTreeSet::new(), Vec::new());
+/// What the affinities say.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Said {
+    /// The blocks of this node.
+    pub(super) blocks: BTreeSet<IpNet>,
+    /// What it had that is another node's by now, or about to be given back.
+    pub(super) lost: BTreeSet<IpNet>,
+    /// What is wrong with others of its affinities.
+    pub(super) problems: Vec<String>,
+}
+
+/// Of all nodes' affinities what concerns this one, which `had` blocks before.
+pub(super) fn said<'o>(affinities: impl Iterator<Item = &'o Object>, node: &NodeName, had: &BTreeSet<IpNet>) -> Said {
+    let mut said = Said::default();
     for object in affinities {
         match object.spec::<Affinity>() {
-            Some(affinity) if affinity.node != node.as_str() || !affinity.stands() => {}
-            Some(affinity) => match affinity.cidr.parse::<IpNet>() {
-                Ok(block) if block.addr() == block.network() => _ = blocks.insert(block),
-                _ => problems.push(damaged(object)),
+            Some(affinity) if affinity.node == node.as_str() => match affinity.block() {
+                Some(block) if affinity.stands() => _ = said.blocks.insert(block),
+                Some(block) if affinity.goes() => said.lost.extend(had.get(&block)),
+                None if affinity.stands() => said.problems.push(damaged(object)),
+                _ => {}
             },
+            Some(affinity) => {
+                let taken = affinity.block().filter(|_| affinity.stands());
+                let overlaps = |had: &&IpNet| taken.is_some_and(|taken| taken.contains(*had) || had.contains(&taken));
+                said.lost.extend(had.iter().filter(overlaps));
+            }
             // It is named after its node and its block.
-            None if object.name.starts_with(&format!("{node}-")) => problems.push(damaged(object)),
+            None if object.name.starts_with(&format!("{node}-")) => said.problems.push(damaged(object)),
             None => {}
         }
     }
-    (blocks, problems)
+    said.lost.retain(|lost| !said.blocks.contains(lost));
+    said
+}
+
+/// The block of this node that this affinity, as it is or was at last, says to be about to be given back.
+pub(super) fn given_back(affinity: &Value, node: &NodeName) -> Option<IpNet> {
+    let affinity = Affinity::deserialize(affinity.get("spec")?).ok()?;
+    affinity.block().filter(|_| affinity.node == node.as_str() && affinity.goes())
 }
 
 impl Affinity {
     /// Calico gives out addresses of it here: neither about to be taken nor about to be given back.
     fn stands(&self) -> bool {
-        self.state == "confirmed" && matches!(self.kind.as_str(), "" | "host") && self.deleted != "true"
+        self.state == "confirmed" && self.is_of_host() && self.deleted != "true"
+    }
+
+    fn goes(&self) -> bool {
+        self.is_of_host() && (self.state == "pendingDeletion" || self.deleted == "true")
+    }
+
+    fn is_of_host(&self) -> bool {
+        matches!(self.kind.as_str(), "" | "host")
+    }
+
+    fn block(&self) -> Option<IpNet> {
+        self.cidr.parse().ok().filter(|block: &IpNet| block.addr() == block.network())
     }
 }
 

@@ -36,7 +36,28 @@ fn the_confirmed_affinities_of_a_node_are_its_blocks() {
         affinity("a", "192.168.22.0/26", spec("deleted", "true".into())),
         affinity("a", "192.168.23.0/26", spec("type", "virtual".into())),
     ];
-    assert_eq!(blocks(all.iter(), &node()), (nets(&["192.168.18.64/26", "fd00:10:244::40/122"]), Vec::new()));
+    let blocks = nets(&["192.168.18.64/26", "fd00:10:244::40/122"]);
+    assert_eq!(said(all.iter(), &node(), &nets(&[])), Said { blocks, ..Said::default() });
+}
+
+#[test]
+fn a_block_is_lost_only_when_it_is_given_back_or_another_node_has_it() {
+    let spec = |key: &'static str, value: Value| move |object: &mut Value| object["spec"][key] = value;
+    let all = [
+        affinity("a", "10.1.0.0/26", |_| {}),
+        affinity("b", "10.1.0.0/26", |_| {}),
+        affinity("a", "10.1.1.0/26", spec("state", "pendingDeletion".into())),
+        affinity("a", "10.1.2.0/26", spec("deleted", "true".into())),
+        affinity("a", "10.1.3.0/26", spec("state", "pending".into())),
+        affinity("b", "10.1.4.64/26", |_| {}),
+        affinity("b", "10.1.5.0/26", spec("state", "pending".into())),
+        affinity("b", "10.1.6.0/26", spec("type", "virtual".into())),
+    ];
+    let had: BTreeSet<IpNet> = (0..8).map(|third| format!("10.1.{third}.0/26").parse().expect("a prefix")).collect();
+    let had = &had | &nets(&["10.1.4.0/24"]);
+    let said = said(all.iter(), &node(), &had);
+    assert_eq!(said.lost, nets(&["10.1.1.0/26", "10.1.2.0/26", "10.1.4.0/24"]));
+    assert_eq!(said.blocks, nets(&["10.1.0.0/26"]), "what both have stays the older one's, which the registry knows");
 }
 
 #[test]
@@ -45,12 +66,12 @@ fn a_damaged_affinity_of_this_node_is_named_and_harms_no_other() {
     let said = |cidr: &str| json!({"cidr": cidr, "deleted": "false", "node": "a", "state": "confirmed"});
     for spec in [json!(null), json!(7), json!({"node": "a"}), said("ten"), said("10.1.0.1/26"), said("10.1.0.0")] {
         let all = [affinity("a", "10.1.0.0/26", with(spec.clone())), affinity("a", "10.1.0.64/26", |_| {})];
-        let (found, problems) = blocks(all.iter(), &node());
-        assert_eq!(found, nets(&["10.1.0.64/26"]), "{spec}");
+        let Said { blocks, problems, .. } = super::said(all.iter(), &node(), &nets(&[]));
+        assert_eq!(blocks, nets(&["10.1.0.64/26"]), "{spec}");
         assert!(problems.len() == 1 && problems[0].contains("\"a-10-1-0-0-26\""), "{spec}: {problems:?}");
     }
     let others = [affinity("b", "10.1.0.0/26", with(json!(null)))];
-    assert_eq!(blocks(others.iter(), &node()), (nets(&[]), Vec::new()), "what is others' is theirs to say");
+    assert_eq!(super::said(others.iter(), &node(), &nets(&[])), Said::default(), "what is others' is theirs to say");
 }
 
 /// An IPAMBlock as Calico writes it: the first address is the tunnel's of b, the third a Pod's of a, and one waits.
