@@ -146,6 +146,14 @@ fn components_change_what_they_are_for() {
     assert_eq!(openshift.pod()["securityContext"]["seLinuxOptions"], json!({ "type": "spc_t" }));
     let subject = &openshift.one("RoleBinding")["subjects"][0];
     assert_eq!((&subject["name"], &subject["namespace"]), (&json!("warren"), &json!("warren-system")));
+    let asks = Manifests::with(&["openshift", "cidrs-calico"]);
+    assert_eq!(asks.pod()["automountServiceAccountToken"], true);
+    let volumes = asks.pod()["volumes"].as_array().expect("there are some").iter().filter_map(Value::as_object);
+    let kinds = volumes.flat_map(|volume| volume.keys()).filter(|key| *key != "name").map(String::as_str);
+    let scc = asks.one("SecurityContextConstraints");
+    for kind in kinds.chain(["projected"]) {
+        assert!(scc["volumes"].as_array().is_some_and(|allowed| allowed.contains(&json!(kind))), "{kind}");
+    }
 }
 
 #[test]
