@@ -73,6 +73,8 @@ struct Shared {
     objects: Mutex<Objects>,
     mood: Mutex<Mood>,
     asked: Mutex<Vec<Asked>>,
+    /// Of how many more lists the rest is asked for too late.
+    forgets: Mutex<usize>,
     /// Counts how often all connections were cut.
     cuts: watch::Sender<u64>,
     /// Counts changes of objects.
@@ -112,6 +114,7 @@ impl ApiServer {
             objects: Mutex::new(Objects::new()),
             mood: Mutex::new(Mood::Well),
             asked: Mutex::default(),
+            forgets: Mutex::default(),
             cuts: watch::Sender::new(0),
             changes: watch::Sender::new(0),
         });
@@ -200,6 +203,11 @@ impl ApiServer {
     /// Forgets what happened: watches of the past are too old.
     pub fn compact(&self) {
         self.change(Objects::compact);
+    }
+
+    /// Answers the next so many who ask for the rest of a list that its version is too old.
+    pub fn forget_lists(&self, times: usize) {
+        *self.shared.forgets.lock().expect("no request panics") = times;
     }
 
     /// Everything, to go back to.

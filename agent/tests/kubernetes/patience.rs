@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use warren_agent::config::Cidrs;
 use warren_tests::api_server::{BLOCKS, Mood, NODES, RECORDS};
 
 use crate::space::{Cluster, Node, record, scenario};
@@ -133,5 +134,26 @@ fn a_record_that_is_going_is_named_and_left_alone_until_it_is_gone() {
         cluster.until("it is published anew", |api| api.get(RECORDS, "a").is_some()).await;
         a.until("and well", Node::is_well).await;
         assert!(cluster.api.get(NODES, "a").is_some());
+    });
+}
+
+#[test]
+fn a_list_that_the_server_forgets_between_two_pages_is_begun_anew_and_not_for_ever() {
+    scenario(async {
+        let cluster = Cluster::start();
+        for other in 2..=9 {
+            cluster.publish(&record(&format!("n{other}"), &format!("192.0.2.{other}")), 1);
+        }
+        cluster.api.forget_lists(2);
+        let a = up(&cluster).await;
+        assert!((2..=9).all(|other| a.sees(&format!("n{other}")).is_some()));
+        assert_eq!(cluster.api.lists(RECORDS), 3, "twice anew");
+        assert_eq!(cluster.api.count("get", "namespaces"), 1, "by the same connection");
+        drop(a);
+
+        cluster.api.forget_lists(3);
+        let mut b = cluster.host("b", "192.0.2.10", Cidrs::Listed(Default::default()));
+        b.until("and says so when it goes on", |b| b.says("410")).await;
+        b.until("the next connection reads all", |b| b.sees("n9").is_some()).await;
     });
 }

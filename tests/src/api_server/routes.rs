@@ -144,8 +144,13 @@ fn list(request: &Request, shared: &Shared, target: &Target, mood: &Mood) -> Ans
             json!({"kind": "List", "metadata": {"resourceVersion": ""}, "items": [7, {}, null]}),
         );
     }
-    let objects = shared.objects();
     let after = request.parameter("continue").unwrap_or_default();
+    if !after.is_empty() && is_forgotten(shared) {
+        let refused: Refused =
+            (410, "Expired", "The provided continue parameter is too old to display a consistent list.".into());
+        return Answer::Whole(refused.0, status(&refused));
+    }
+    let objects = shared.objects();
     let (only, labels) = (selected(request), request.parameter("labelSelector"));
     let found = objects.list(&target.resource, &after).into_iter();
     let found = found.filter(|object| labels.as_ref().is_none_or(|labels| is_labelled(object, labels)));
@@ -159,6 +164,14 @@ fn list(request: &Request, shared: &Shared, target: &Target, mood: &Mood) -> Ans
         json!({"kind": "List", "apiVersion": "v1", "items": page,
         "metadata": {"resourceVersion": objects.version.to_string(), "continue": rest.unwrap_or_default()}}),
     )
+}
+
+/// Whether the rest of a list is asked for too late.
+fn is_forgotten(shared: &Shared) -> bool {
+    let mut forgets = shared.forgets.lock().expect("no request panics");
+    let forgotten = *forgets > 0;
+    *forgets = forgets.saturating_sub(1);
+    forgotten
 }
 
 /// From a version that is yet to come too: without a word until it is there, as a real one does.

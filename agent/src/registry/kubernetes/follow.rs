@@ -31,6 +31,8 @@ const SILENCE: Duration = Duration::from_secs(150);
 const HASTE: Duration = Duration::from_secs(2);
 /// After a watch that broke, as those of all nodes may have at once: half of it at most, at random.
 const HERD: Duration = Duration::from_secs(4);
+/// So often a list is begun anew whose version the server forgot between two pages.
+const ANEW: u32 = 2;
 /// Objects of one kind: more than this are no mesh's, and would cost the memory of the node.
 pub(super) const OBJECTS: usize = 100_000;
 /// However quiet all is, everything is read again after half of this up to the whole: watches have lost events before.
@@ -186,11 +188,17 @@ impl Follower {
 
     /// Everything, up to what a mesh can have; the version that it is of.
     async fn list(&mut self) -> Result<String, Fault> {
-        let (mut objects, mut rest) = (Vec::new(), None);
+        let (mut objects, mut rest, mut anew) = (Vec::new(), None, ANEW);
         for _ in 0..PAGES {
             let page = match self.page(rest.clone()).await {
                 Err(Fault::Large) if self.limit > 1 => {
                     self.limit = (self.limit / 16).max(1);
+                    continue;
+                }
+                // What is left would be of another version.
+                Err(fault) if fault.code() == Some(410) && rest.is_some() && anew > 0 => {
+                    (rest, anew) = (None, anew - 1);
+                    objects.clear();
                     continue;
                 }
                 page => page?,
