@@ -5,6 +5,7 @@
 
 mod accepted;
 pub(crate) mod cni;
+mod concerns;
 mod desired;
 mod in_clear;
 mod observe;
@@ -129,6 +130,8 @@ struct Control {
     /// When the host is read back whole, whatever was heard.
     next_look: Instant,
     repairs: u64,
+    /// For who is not asked but told.
+    concerns: concerns::Teller,
     /// For probes and metrics.
     view: observe::View,
     leaving: bool,
@@ -204,6 +207,7 @@ impl Control {
             self.next_look = Instant::now() + LOOK;
             self.host.distrust();
             self.repair().await;
+            self.tell_concerns().await;
         }
         if Instant::now() >= self.next_check {
             self.check_host().await;

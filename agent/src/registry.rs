@@ -1,6 +1,7 @@
 //! Registries: where records live. Each runs as a task on the control plane's runtime and speaks through channels only.
 
 pub mod cache;
+mod concerns;
 pub mod etcd;
 mod known;
 #[cfg(feature = "kubernetes")]
@@ -14,6 +15,7 @@ mod voice;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use concerns::{Concern, Concerns};
 pub use known::Known;
 use rand_core::{OsRng, RngCore as _};
 use tokio::sync::{mpsc, watch};

@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::Lab;
 use objects::Objects;
-pub use objects::{AFFINITIES, BLOCKS, CILIUM_NODES, CLUSTERS, IPAM_BLOCKS, NODES, PODS, RECORDS};
+pub use objects::{AFFINITIES, BLOCKS, CILIUM_NODES, CLUSTERS, EVENTS, IPAM_BLOCKS, NODES, PODS, RECORDS};
 use tls::Tls;
 
 /// How it behaves towards whoever asks.
@@ -36,6 +36,8 @@ pub enum Mood {
     Status(u16),
     /// Answers whoever reads, and all who write with this status.
     Refusing(u16),
+    /// Answers whoever writes Events with this status, and all else as it should.
+    Eventless(u16),
     /// Answers every other request of a kind that it is too busy.
     Busy,
     /// Tells watches of what happens so much later.
@@ -198,6 +200,11 @@ impl ApiServer {
     /// An object as it stands.
     pub fn get(&self, resource: &str, name: &str) -> Option<Value> {
         self.shared.objects().get(resource, name).cloned()
+    }
+
+    /// All of a resource, in the order of their names.
+    pub fn all(&self, resource: &str) -> Vec<Value> {
+        self.shared.objects().list(resource, "").into_iter().cloned().collect()
     }
 
     /// Forgets what happened: watches of the past are too old.

@@ -119,7 +119,7 @@ impl Control {
     }
 
     /// What must be so for this node to be ready.
-    fn checks(&self, guard: &GuardStatus) -> Vec<Check> {
+    pub(super) fn checks(&self, guard: &GuardStatus) -> Vec<Check> {
         let device = &self.config.overlay.device;
         let when = |wrong: bool, problem: &dyn Fn() -> String| wrong.then(problem);
         let unguarded = match (guard.active, self.underlay_devices.is_empty()) {

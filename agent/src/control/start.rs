@@ -13,6 +13,7 @@ use warren_overlay::hold::Hold;
 use warren_overlay::mesh::{self, Mesh};
 
 use super::cni::follow;
+use super::concerns::Teller;
 use super::desired::{Facts, desired, overhead, registry_inside};
 use super::observe::View;
 use super::reconcile::{fallback, own};
@@ -87,6 +88,7 @@ impl Control {
             next_check: Instant::now(),
             next_look: Instant::now(),
             repairs: 0,
+            concerns: Teller::new(),
             view: View::new(window),
             leaving: false,
             node_addresses,
@@ -120,7 +122,9 @@ impl Control {
         // The configuration of an agent without the feature has no such table.
         #[cfg(feature = "kubernetes")]
         if let Some(kubernetes) = self.config.kubernetes.clone() {
-            let task = tokio::task::spawn_local(registry::kubernetes::run(kubernetes, node, cidrs, known, channels));
+            let concerns = self.concerns.listen();
+            let registry = registry::kubernetes::run(kubernetes, node, cidrs, known, channels, concerns);
+            let task = tokio::task::spawn_local(registry);
             return Some(task.abort_handle());
         }
         None

@@ -19,8 +19,10 @@ mod brake;
 mod claim;
 mod connect;
 mod definitions;
+mod events;
 mod fault;
 mod follow;
+mod herald;
 mod names;
 mod node;
 mod object;
@@ -38,7 +40,7 @@ mod yaml;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use warren_overlay::mesh::Cluster;
@@ -47,7 +49,7 @@ use warren_overlay::record::NodeName;
 use super::rest::rest;
 use super::sequence::Doubts;
 use super::voice::{Deaf, Voice};
-use super::{Channels, Known, jitter};
+use super::{Channels, Concerns, Known, jitter};
 use crate::config::{Cidrs, Kubernetes};
 use absence::Absences;
 pub use access::{ACCESS, Access, SOURCES};
@@ -58,6 +60,7 @@ pub use connect::server;
 pub use definitions::definitions;
 use fault::Fault;
 use follow::{News, follow};
+use herald::Herald;
 use object::Kind;
 use publish::Publisher;
 use server::Server;
@@ -79,6 +82,9 @@ const SETTLING: Duration = Duration::from_secs(60);
 const ABSENCE: Duration = Duration::from_secs(600);
 /// A record that is older than what was told is believed after twice this.
 const DOUBT: Duration = Duration::from_secs(60);
+/// What is said while that is waited for.
+const UNSETTLED: &str =
+    "most records or blocks are gone at once, or the API server went back in time: waiting for the nodes";
 
 impl From<Deaf> for Fault {
     fn from(Deaf: Deaf) -> Self {
@@ -94,6 +100,7 @@ struct Registry {
     voice: Voice,
     store: Store,
     publisher: Publisher,
+    herald: Herald,
     /// Which cluster the store is of.
     id: String,
     /// Until when what was known before stays in force.
@@ -111,14 +118,23 @@ struct Registry {
 }
 
 /// Runs until this node leaves or the control plane is gone. As with etcd, the record is withdrawn only when
-/// `channels.publish` turns to `None` after it was something; that this returns is the acknowledgement.
-pub async fn run(config: Kubernetes, node: NodeName, cidrs: Cidrs, known: Known, channels: Channels) {
+/// `channels.publish` turns to `None` after it was something; that this returns is the acknowledgement. `concerns` is what
+/// else there is to be told to whoever describes the Node.
+pub async fn run(
+    config: Kubernetes,
+    node: NodeName,
+    cidrs: Cidrs,
+    known: Known,
+    channels: Channels,
+    concerns: watch::Receiver<Concerns>,
+) {
     let mut registry = Registry {
         config,
         cidrs,
         voice: Voice::new("kubernetes", channels.events.clone()),
         channels,
         store: Store::default(),
+        herald: Herald::start(node.clone(), concerns),
         publisher: Publisher::new(node),
         id: String::new(),
         settled_at: Instant::now(),
@@ -172,6 +188,7 @@ impl Registry {
         }
         let Err(fault) = self.listen(&server, &mut news, &mut followers).await;
         self.ailing.clear();
+        self.herald.hush();
         self.absences.pause(Instant::now());
         self.unsettled = Instant::now() < self.settled_at;
         fault
@@ -242,9 +259,7 @@ impl Registry {
         let pull = |(kind, brake): &mut (Kind, Brake)| store.count(*kind).is_some_and(|count| brake.pulls(count, now));
         let pulls = self.brakes.iter_mut().map(pull).fold(false, |one, other| one | other);
         if went_back || pulls {
-            tracing::warn!(
-                "most records or blocks are gone at once, or the API server went back in time: waiting for the nodes"
-            );
+            tracing::warn!("{UNSETTLED}");
             self.settled_at = now + SETTLING;
             self.absences.forget();
         }

@@ -4,6 +4,7 @@
 
 mod admission;
 mod enforce;
+mod events;
 mod manifests;
 mod outage;
 mod patience;

@@ -20,17 +20,40 @@ fn texts(value: &Value) -> Vec<String> {
     value.as_array().into_iter().flatten().map(|one| one.as_str().expect("a text").to_owned()).collect()
 }
 
-/// Holds the only role in the folder to the table.
+/// Each with the namespace in which it holds.
+fn rules(role: &Value) -> Vec<(Value, Option<String>)> {
+    let place = role["metadata"]["namespace"].as_str().map(str::to_owned);
+    assert_eq!(place.is_some(), role["kind"] == "Role", "{role}");
+    role["rules"].as_array().expect("rules").iter().map(|rule| (rule.clone(), place.clone())).collect()
+}
+
+#[test]
+fn every_role_is_bound_to_the_same_agents_in_its_own_place() {
+    let all = read("base", "rbac.yaml");
+    let bindings: Vec<_> = all.iter().filter(|one| one["roleRef"].is_object()).collect();
+    for role in all.iter().filter(|one| one["rules"].is_array()) {
+        let of = |one: &&&Value| {
+            one["roleRef"]["name"] == role["metadata"]["name"] && one["roleRef"]["kind"] == role["kind"]
+        };
+        let bound: Vec<_> = bindings.iter().filter(of).collect();
+        assert_eq!(bound.len(), 1, "{role}");
+        assert_eq!(bound[0]["metadata"]["namespace"], role["metadata"]["namespace"]);
+        assert_eq!(bound[0]["subjects"], bindings[0]["subjects"]);
+    }
+}
+
+/// Holds the roles in the folder to the table.
 #[track_caller]
 fn assert_allows(folder: &str, table: &[Access]) {
-    let role = read(folder, "rbac.yaml").into_iter().find(|one| one["kind"] == "ClusterRole").expect("a role");
     let mut allowed = BTreeSet::new();
-    for rule in role["rules"].as_array().expect("rules") {
+    let roles = read(folder, "rbac.yaml").into_iter().filter(|one| one["rules"].is_array());
+    for (rule, place) in roles.flat_map(|role| rules(&role)) {
         let names = texts(&rule["resourceNames"]);
         for group in texts(&rule["apiGroups"]) {
             for resource in texts(&rule["resources"]) {
                 for verb in texts(&rule["verbs"]) {
-                    assert!(allowed.insert((group.clone(), resource.clone(), verb, names.clone())), "{rule}: twice");
+                    let one = (group.clone(), resource.clone(), verb, names.clone(), place.clone());
+                    assert!(allowed.insert(one), "{rule}: twice");
                 }
             }
         }
@@ -39,7 +62,8 @@ fn assert_allows(folder: &str, table: &[Access]) {
         .iter()
         .map(|one| {
             let names = one.name.iter().map(|name| (*name).to_owned()).collect();
-            (one.group.to_owned(), one.resource.to_owned(), one.verb.to_owned(), names)
+            let place = one.namespace.map(str::to_owned);
+            (one.group.to_owned(), one.resource.to_owned(), one.verb.to_owned(), names, place)
         })
         .collect();
     assert_eq!(allowed, asked, "{folder}");

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use warren_agent::config::{Cidrs, Kubernetes};
 use warren_agent::registry::kubernetes::{self, ACCESS, SOURCES};
-use warren_agent::registry::{Channels, Event, Health, Known};
+use warren_agent::registry::{Channels, Concerns, Event, Health, Known};
 use warren_crypto::{PrivateKey, PublicKey};
 use warren_overlay::mesh::Snapshot;
 use warren_overlay::record::{RECORD_VERSION, Record};
@@ -137,6 +137,8 @@ pub(crate) struct Node {
     pub(crate) health: Option<Health>,
     /// The version at which the API server was last heard of.
     pub(crate) contact: Option<u64>,
+    /// What its control plane finds.
+    pub(crate) concerns: watch::Sender<Concerns>,
     events: mpsc::Receiver<Event>,
     publish: watch::Sender<Option<Record>>,
     task: JoinHandle<()>,
@@ -147,8 +149,10 @@ impl Node {
         let (publish, published) = watch::channel(Some(record.clone()));
         let (told, events) = mpsc::channel(64);
         let channels = Channels { events: told, publish: published };
-        let task = tokio::task::spawn_local(kubernetes::run(config, record.name.clone(), cidrs, known, channels));
-        Self { record, snapshot: None, health: None, contact: None, events, publish, task }
+        let (concerns, found) = watch::channel(Concerns::new());
+        let registry = kubernetes::run(config, record.name.clone(), cidrs, known, channels, found);
+        let task = tokio::task::spawn_local(registry);
+        Self { record, snapshot: None, health: None, contact: None, concerns, events, publish, task }
     }
 
     /// What an agent that starts again finds on its disk.

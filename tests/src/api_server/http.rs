@@ -60,7 +60,13 @@ async fn converse(stream: TcpStream, acceptor: TlsAcceptor, shared: &Shared) -> 
             let body = status(&(*code, "InternalError", "as the test wants it\u{1b}[2J".to_owned()));
             return send(stream, *code, body.to_string().as_bytes()).await;
         }
-        Mood::Well | Mood::Refusing(_) | Mood::Busy | Mood::Lagging(_) | Mood::Strange | Mood::Lying => {}
+        Mood::Well
+        | Mood::Refusing(_)
+        | Mood::Eventless(_)
+        | Mood::Busy
+        | Mood::Lagging(_)
+        | Mood::Strange
+        | Mood::Lying => {}
     }
     match answer(&request, shared, &mood) {
         Answer::Whole(code, body) => send(stream, code, body.to_string().as_bytes()).await?,

@@ -22,6 +22,9 @@ pub const IPAM_BLOCKS: &str = "ipamblocks";
 /// CiliumNodes.
 pub const CILIUM_NODES: &str = "ciliumnodes";
 
+/// Events, of `default` alone.
+pub const EVENTS: &str = "events";
+
 /// Why a request was refused: status, reason, message.
 pub(super) type Refused = (u16, &'static str, String);
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::http::Request;
 use super::objects::{
-    AFFINITIES, BLOCKS, CILIUM_NODES, CLUSTERS, IPAM_BLOCKS, NODES, Objects, PODS, RECORDS, Refused, status,
+    AFFINITIES, BLOCKS, CILIUM_NODES, CLUSTERS, EVENTS, IPAM_BLOCKS, NODES, Objects, PODS, RECORDS, Refused, status,
 };
 use super::{Asked, Mood, Shared};
 
@@ -45,11 +45,12 @@ struct Target {
 }
 
 /// Where what stands: path, group, resources.
-const GROUPS: [(&str, &str, &[&str]); 4] = [
+const GROUPS: [(&str, &str, &[&str]); 5] = [
     ("/api/v1/", "", &[NODES, PODS, "namespaces"]),
     ("/apis/warren.dev/v1alpha1/", "warren.dev", &[CLUSTERS, BLOCKS, RECORDS]),
     ("/apis/crd.projectcalico.org/v1/", "crd.projectcalico.org", &[AFFINITIES, IPAM_BLOCKS]),
     ("/apis/cilium.io/v2/", "cilium.io", &[CILIUM_NODES]),
+    ("/apis/events.k8s.io/v1/namespaces/default/", "events.k8s.io", &[EVENTS]),
 ];
 
 fn target(path: &str) -> Option<Target> {
@@ -84,7 +85,7 @@ pub(super) fn answer(request: &Request, shared: &Shared, mood: &Mood) -> Answer 
     let Some(target) = target(&request.path) else { return unknown() };
     let verb = verb(request, &target);
     note(shared, request, &target, verb);
-    if *mood == Mood::Strange && !target.group.is_empty() {
+    if *mood == Mood::Strange && target.group == "warren.dev" {
         return unknown();
     }
     if *mood == Mood::Busy && is_odd(shared) {
@@ -93,6 +94,9 @@ pub(super) fn answer(request: &Request, shared: &Shared, mood: &Mood) -> Answer 
     match (verb, mood) {
         ("create" | "patch" | "delete", Mood::Refusing(code)) => {
             refused((*code, "InternalError", "failed calling webhook".into()))
+        }
+        ("create", Mood::Eventless(code)) if target.resource == EVENTS => {
+            refused((*code, "Forbidden", "events.events.k8s.io is forbidden".into()))
         }
         ("list", _) => list(request, shared, &target, mood),
         ("watch", _) => watch(request, &target).map_or_else(refused, Answer::Watch),

@@ -15,12 +15,14 @@ pub struct Access {
     pub verb: &'static str,
     /// The only object of it that is asked for.
     pub name: Option<&'static str>,
+    /// The only namespace in which.
+    pub namespace: Option<&'static str>,
     /// Why.
     pub why: &'static str,
 }
 
 const fn access(group: &'static str, resource: &'static str, verb: &'static str, why: &'static str) -> Access {
-    Access { group, resource, verb, name: None, why }
+    Access { group, resource, verb, name: None, namespace: None, why }
 }
 
 const fn same_cluster(why: &'static str) -> Access {
@@ -45,6 +47,7 @@ pub const ACCESS: &[Access] = &[
     access(GROUP, "warrennodes", "patch", "server-side apply of its own record"),
     access(GROUP, "warrennodes", "delete", "`warren leave`; and its own record when the Node was made anew"),
     access(GROUP, "warrennodes/status", "patch", "the condition `Allocated`, when it changes"),
+    Access { namespace: Some("default"), ..access("events.k8s.io", "events", "create", "what an operator must know of its Node: Events about what has no namespace are kept in `default`") },
 ];
 
 /// Calico's group.
@@ -101,9 +104,10 @@ fn page() -> String {
 }
 
 #[cfg(test)]
-fn row(Access { group, resource, verb, name, why }: &Access) -> String {
+fn row(Access { group, resource, verb, name, namespace, why }: &Access) -> String {
     let group = if group.is_empty() { "core" } else { group };
-    let only = name.map(|name| format!(" `{name}` only")).unwrap_or_default();
+    let only = name.map(|name| format!(" `{name}` only"));
+    let only = only.or(namespace.map(|name| format!(" in `{name}` only"))).unwrap_or_default();
     format!("| {group} | `{resource}`{only} | `{verb}` | {why} |\n")
 }
 

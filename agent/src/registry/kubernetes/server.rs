@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::io::AsyncReadExt as _;
 use futures::{AsyncBufRead, AsyncBufReadExt as _, TryStreamExt as _};
 use hyper::body::Body as _;
+use k8s_openapi::api::events::v1::Event;
 use kube::Client;
 use kube::api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams, Preconditions, WatchParams};
 use kube::core::Request;
@@ -14,6 +15,7 @@ use tokio::time::timeout;
 use warren_overlay::record::NodeName;
 
 use super::Fault;
+use super::events::NAMESPACE;
 use super::fault::refusal;
 use super::object::Kind;
 
@@ -117,6 +119,12 @@ impl Server {
         let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
         let body = serde_json::to_vec(block).unwrap_or_default();
         self.write(Request::new(Kind::Block.path()).create(&params, body)?).await.map(drop)
+    }
+
+    pub(super) async fn create_event(&self, event: &Event) -> Result<(), Fault> {
+        let path = format!("/apis/events.k8s.io/v1/namespaces/{NAMESPACE}/events");
+        let body = serde_json::to_vec(event).unwrap_or_default();
+        self.write(Request::new(path).create(&PostParams::default(), body)?).await.map(drop)
     }
 
     pub(super) async fn apply_record(&self, record: &Value) -> Result<Applied, Fault> {

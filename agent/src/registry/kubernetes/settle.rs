@@ -5,7 +5,8 @@ use tokio::time::Instant;
 use warren_overlay::mesh::{Allocation, Cluster};
 
 use super::server::Server;
-use super::{Fault, Registry};
+use super::{Fault, Registry, UNSETTLED};
+use crate::registry::Concern;
 
 /// So many problems are said at once.
 const SAID: usize = 8;
@@ -68,6 +69,8 @@ impl Registry {
             problems.extend(self.publisher.publish(server, &self.store, &record).await);
         }
         self.publisher.report(server, &self.store, &unclaimed).await;
+        self.herald.note(Concern::NotAllocated, (!unclaimed.is_empty()).then(|| brief(&unclaimed)));
+        self.herald.tell(server, &self.store, self.publisher.node());
         problems.extend(unclaimed);
         Ok(Some(problems))
     }
@@ -93,7 +96,10 @@ impl Registry {
         let now = Instant::now();
         let (mut snapshot, mut problems) = self.store.snapshot(cluster, &self.known);
         self.release(&mut snapshot.released, now);
-        problems.extend(self.doubts.hold_back(self.voice.entries(&self.known), &mut snapshot.entries, now));
+        let doubt = self.doubts.hold_back(self.voice.entries(&self.known), &mut snapshot.entries, now);
+        let unsettled = (now < self.settled_at).then(|| UNSETTLED.to_owned());
+        self.herald.note(Concern::RegistryDoubted, doubt.clone().or(unsettled));
+        problems.extend(doubt);
         if now >= self.settled_at {
             self.voice.tell(snapshot, &mut self.known).await?;
         }
