@@ -207,6 +207,46 @@ fn hostile_of_facts() -> Vec<(&'static str, Case)> {
     cases
 }
 
+/// What an agent on `a` writes, more or less.
+fn event(regarding: Value, controller: &str, instance: &str) -> Value {
+    json!({"metadata": {"generateName": "a-"}, "reason": "NotReady", "type": "Warning", "regarding": regarding,
+        "reportingController": controller, "reportingInstance": instance})
+}
+
+fn of(kind: &str, name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": kind, "name": name})
+}
+
+fn honest_events() -> Vec<(&'static str, Case)> {
+    let (a, host, other) =
+        (pod_on("a"), user("warren:host:h"), user("system:serviceaccount:kube-system:node-controller"));
+    let ours = |kind: &str, node: &str| event(of(kind, node), "warren.dev/agent", node);
+    vec![
+        ("of its Node", Case::create(&a, "events", ours("Node", "a"))),
+        ("of its record", Case::create(&a, "events", ours("WarrenNode", "a"))),
+        ("of a host's record", Case::create(&host, "events", ours("WarrenNode", "h"))),
+        ("somebody else's", Case::create(&other, "events", event(of("Pod", "x"), "other", "b"))),
+        ("of nobody that is named", Case::create(&json!({}), "events", json!({}))),
+    ]
+}
+
+fn hostile_events() -> Vec<(&'static str, Case)> {
+    let a = pod_on("a");
+    let no_node = json!({"username": "system:serviceaccount:warren-system:warren"});
+    let host = user("warren:host:");
+    let ours = |kind: &str, node: &str| event(of(kind, node), "warren.dev/agent", "a");
+    vec![
+        ("of another node", Case::create(&a, "events", ours("Node", "b"))),
+        ("of something else", Case::create(&a, "events", ours("Pod", "a"))),
+        ("of nothing", Case::create(&a, "events", event(json!({}), "warren.dev/agent", "a"))),
+        ("as another controller", Case::create(&a, "events", event(of("Node", "a"), "kubelet", "a"))),
+        ("as another instance", Case::create(&a, "events", event(of("Node", "a"), "warren.dev/agent", "b"))),
+        ("without a node", Case::create(&no_node, "events", event(of("Node", ""), "warren.dev/agent", ""))),
+        ("a host without a name", Case::create(&host, "events", event(of("Node", ""), "warren.dev/agent", ""))),
+        ("one that is there", Case::update(&a, "events", json!({}), event(of("Node", "b"), "warren.dev/agent", "a"))),
+    ]
+}
+
 fn hold(policy: &Policy, honest: &[(&str, Case)], hostile: &[(&str, Case)]) {
     for (what, case) in honest {
         assert_eq!(policy.judge(case), Ok(()), "refused: {what}");
@@ -238,7 +278,13 @@ fn a_node_says_of_itself_what_kubernetes_knows() {
 }
 
 #[test]
+fn an_agent_says_something_of_its_own_node_only() {
+    hold(&Policy::read("admission-events.yaml"), &honest_events(), &hostile_events());
+}
+
+#[test]
 fn no_rule_is_there_for_nothing() {
+    needs_every_rule(&Policy::read("admission-events.yaml"), &hostile_events());
     needs_every_rule(&Policy::read("admission.yaml"), &hostile());
     needs_every_rule(&Policy::read("admission-node-facts.yaml"), &hostile_of_facts());
 }
@@ -261,7 +307,7 @@ fn what_a_request_may_lack_is_asked_for_first() {
         "userInfo.groups",
         "userInfo.extra",
     ];
-    for policy in ["admission.yaml", "admission-node-facts.yaml"].map(Policy::read) {
+    for policy in ["admission.yaml", "admission-node-facts.yaml", "admission-events.yaml"].map(Policy::read) {
         for (expression, field) in policy.expressions().flat_map(|one| lacking.map(|field| (one, field))) {
             let asks = expression.split(|one: char| !(one.is_alphanumeric() || one == '.'));
             let name = format!("request.{field}");
