@@ -128,7 +128,10 @@ impl Writer {
 
     /// What fails for good (a role, an admission policy) is not tried again.
     async fn write(&mut self, server: &Server, event: &Event) {
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
+            if attempt > 0 {
+                sleep(PAUSE + jitter(PAUSE)).await;
+            }
             match server.create_event(event).await {
                 Ok(()) => return self.complained = false,
                 // An attempt that was not answered had arrived.
@@ -140,7 +143,6 @@ impl Writer {
                     }
                 }
             }
-            sleep(PAUSE + jitter(PAUSE)).await;
         }
     }
 
