@@ -18,7 +18,8 @@ pub enum DropReason {
     DestinationNotOurs,
     /// An address that the overlay keeps for itself, or that must never cross it (loopback, link-local, multicast).
     ReservedAddress,
-    /// The peer has no session yet and its waiting queue is full.
+    /// A bounded queue had no room: of packets that wait for a session, of datagrams for another worker, of control
+    /// frames, or of what a turn takes in.
     QueueFull,
     /// The peer has no known endpoint.
     NoEndpoint,

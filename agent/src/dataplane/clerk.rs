@@ -95,9 +95,17 @@ impl Mailbox {
         taken
     }
 
-    /// Hands over part of a control frame; false when it is too long or the mailbox is full.
-    pub(super) fn control(&self, peer: PeerId, packet: &[u8]) -> bool {
-        packet.len() <= PACKET_MAX && self.letters.try_send(Letter::Frame { peer, packet: packet.into() }).is_ok()
+    /// Hands over part of a control frame. `peer`: who sent it, if it is one with whom associations are agreed on.
+    ///
+    /// # Errors
+    /// Why it is lost: nobody who may send frames, too long for a part, or no room. What finds no room is sent again.
+    pub(super) fn control(&self, peer: Option<PeerId>, packet: &[u8]) -> Result<(), DropReason> {
+        let peer = peer.ok_or(DropReason::ReservedAddress)?;
+        if packet.len() > PACKET_MAX {
+            return Err(DropReason::Malformed);
+        }
+        let letter = Letter::Frame { peer, packet: packet.into() };
+        self.letters.try_send(letter).map_err(|_| DropReason::QueueFull)
     }
 
     /// A worker is ready. A full mailbox is fine: that is seen at the next tick.
@@ -381,3 +389,6 @@ impl Clerk {
         sent
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -248,10 +248,8 @@ impl Worker {
         let associates = self.shared.options.associations != Associations::Off;
         if let Some(frame) = self.inbound.take_frame() {
             let peer = snapshot.peer(slot).filter(|peer| peer.speaks() && associates);
-            // Its queue is bounded; what finds no room is sent again.
-            let taken = peer.is_some_and(|peer| self.clerk.control(peer.id(), frame));
-            if !taken {
-                lost(session, &self.shared.counters[self.number], DropReason::ReservedAddress);
+            if let Err(reason) = self.clerk.control(peer.map(|peer| peer.id()), frame) {
+                lost(session, &self.shared.counters[self.number], reason);
             }
             return;
         }
