@@ -41,6 +41,10 @@ pub enum DropReason {
     NoAssociation,
     /// A refused handshake.
     Handshake,
+    /// A control frame, or a part of one, of a type or layout that this version does not know.
+    UnknownFrame,
+    /// A control frame that fits no exchange under way, is too old, or comes too soon.
+    RefusedFrame,
     /// The network refused the datagram.
     SendFailed,
     /// The TUN refused the packet.
@@ -49,7 +53,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Malformed,
         Self::BadOffload,
         Self::NoRoute,
@@ -68,6 +72,8 @@ impl DropReason {
         Self::NoSession,
         Self::NoAssociation,
         Self::Handshake,
+        Self::UnknownFrame,
+        Self::RefusedFrame,
         Self::SendFailed,
         Self::TunWriteFailed,
     ];
@@ -93,6 +99,8 @@ impl DropReason {
             Self::NoSession => "no_session",
             Self::NoAssociation => "no_association",
             Self::Handshake => "handshake",
+            Self::UnknownFrame => "unknown_frame",
+            Self::RefusedFrame => "refused_frame",
             Self::SendFailed => "send_failed",
             Self::TunWriteFailed => "tun_write_failed",
         }

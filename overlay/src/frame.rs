@@ -93,6 +93,26 @@ pub fn whole(packet: &[u8]) -> Option<&[u8]> {
     packet.get(HEADERS..).filter(|frame| !frame.is_empty() && frame.len() <= PART)
 }
 
+/// What a packet of [`Kind::Frame`] carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part<'p> {
+    number: u16,
+    part: usize,
+    parts: usize,
+    body: &'p [u8],
+}
+
+impl<'p> Part<'p> {
+    /// Reads it; `None` when it is no part as [`write`] makes them.
+    pub fn parse(packet: &'p [u8]) -> Option<Self> {
+        let (header, body) = packet.get(HEADERS - PART_HEADER..)?.split_first_chunk::<PART_HEADER>()?;
+        let [n0, n1, part, parts] = header.map(usize::from);
+        let number = (n1 << 8 | n0) as u16;
+        let fits = part < parts && parts <= PARTS_MAX && !body.is_empty() && body.len() <= PART;
+        fits.then_some(Self { number, part, parts, body })
+    }
+}
+
 /// Puts the parts of one peer's frames together: one frame at a time, the newest.
 #[derive(Clone, Debug, Default)]
 pub struct Assembly {
@@ -104,12 +124,7 @@ pub struct Assembly {
 impl Assembly {
     /// Takes a packet of [`Kind::Frame`]; gives the frame when it is whole.
     pub fn take(&mut self, packet: &[u8]) -> Option<Vec<u8>> {
-        let [n0, n1, part, parts] = *packet.get(HEADERS - PART_HEADER..HEADERS)? else { return None };
-        let (number, part, parts) = (u16::from_le_bytes([n0, n1]), usize::from(part), usize::from(parts));
-        let body = packet.get(HEADERS..).filter(|body| !body.is_empty() && body.len() <= PART)?;
-        if part >= parts || parts > PARTS_MAX {
-            return None;
-        }
+        let Part { number, part, parts, body } = Part::parse(packet)?;
         if (number, parts) != (self.number, self.expected) {
             *self = Self { number, expected: parts, ..Self::default() };
         }
@@ -169,6 +184,21 @@ mod tests {
         assert_eq!(whole(&packets(1, &[1; 10])[0]), Some(&[1; 10][..]));
         assert_eq!(whole(&packets(1, &[1; 2000])[0]), None);
         assert_eq!(whole(&packets(1, &[1; 10])[0][..HEADERS]), None);
+    }
+
+    #[test]
+    fn what_is_no_part_is_told_from_a_part_whose_frame_is_not_whole() {
+        let good = packets(1, &[1; 2000]).remove(0);
+        assert_eq!(Part::parse(&good).map(|part| (part.number, part.part, part.parts)), Some((1, 0, 2)));
+        let changed = |part, parts| {
+            let mut packet = good.clone();
+            packet[HEADERS - 2..HEADERS].copy_from_slice(&[part, parts]);
+            packet
+        };
+        for packet in [changed(0, 0), changed(2, 2), changed(0, 5), good[..HEADERS].into(), good[..20].into()] {
+            assert_eq!(Part::parse(&packet), None, "{packet:?}");
+        }
+        assert_eq!(Part::parse(&[good, vec![1]].concat()), None, "longer than a part");
     }
 
     #[test]

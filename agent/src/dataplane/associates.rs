@@ -10,7 +10,7 @@ use rand_core::{OsRng, RngCore as _};
 use warren_crypto::exchange::{self, Exchange, Terms};
 use warren_overlay::drops::DropReason;
 use warren_overlay::forward::{Seal as _, Slot};
-use warren_overlay::frame::{self, PACKET_MAX};
+use warren_overlay::frame::{self, PACKET_MAX, Part};
 
 use super::Shared;
 use super::chance::Dice;
@@ -110,19 +110,23 @@ pub(super) fn now() -> Duration {
 }
 
 impl Clerk {
-    /// Part of a frame came out of a peer's tunnel.
+    /// Part of a frame came out of a peer's tunnel. What cannot be used changes nothing, and is counted.
     pub(super) fn take_frame(&mut self, id: PeerId, packet: &[u8]) {
         let shared = Arc::clone(&self.shared);
         let snapshot = shared.snapshot.load();
         let Some(peer) = snapshot.peer(id.slot).filter(|peer| peer.id() == id) else { return };
+        if Part::parse(packet).is_none() {
+            return self.lose(DropReason::UnknownFrame, 1);
+        }
         let link = self.associates.link(peer, &shared);
         // A short frame does not push out a longer one, parts of which are still under way.
         let whole = frame::whole(packet).map(<[u8]>::to_vec).or_else(|| link.assembly.take(packet));
         let Some(whole) = whole else { return };
+        let mut refused = None;
         self.with_link(peer, |link, dice, now| {
-            // Whatever a peer sends that does not fit changes nothing.
-            link.take(&whole, now, dice).unwrap_or_default()
+            link.take(&whole, now, dice).inspect_err(|reason| refused = Some(*reason)).unwrap_or_default()
         });
+        refused.into_iter().for_each(|reason| self.lose(reason, 1));
     }
 
     /// A worker took the first data of this period with this index.

@@ -102,7 +102,7 @@ impl Mailbox {
     pub(super) fn control(&self, peer: Option<PeerId>, packet: &[u8]) -> Result<(), DropReason> {
         let peer = peer.ok_or(DropReason::ReservedAddress)?;
         if packet.len() > PACKET_MAX {
-            return Err(DropReason::Malformed);
+            return Err(DropReason::UnknownFrame);
         }
         let letter = Letter::Frame { peer, packet: packet.into() };
         self.letters.try_send(letter).map_err(|_| DropReason::QueueFull)

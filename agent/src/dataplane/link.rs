@@ -6,8 +6,9 @@ mod ways;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use warren_crypto::exchange::{Action, Chance, End, Ends, Exchange, Probe, Seen};
+use warren_crypto::exchange::{Action, Chance, End, Ends, Exchange, Probe, Refusal, Seen};
 use warren_io::steer::worker_of_index;
+use warren_overlay::drops::DropReason;
 use warren_overlay::frame::Assembly;
 
 use self::ways::Move;
@@ -123,12 +124,21 @@ impl Link {
         Some(Deed::Frame(self.exchange.hello()))
     }
 
-    /// A frame came out of the tunnel; what cannot be used changes nothing.
-    pub(super) fn take(&mut self, frame: &[u8], now: Duration, chance: &mut impl Chance) -> Result<Vec<Deed>, ()> {
+    /// A frame came out of the tunnel.
+    ///
+    /// # Errors
+    /// What it is counted as; then it changed nothing.
+    pub(super) fn take(
+        &mut self,
+        frame: &[u8],
+        now: Duration,
+        chance: &mut impl Chance,
+    ) -> Result<Vec<Deed>, DropReason> {
         if let Some(seen) = Seen::parse(frame) {
-            return self.seen(&seen, now).ok_or(());
+            // Of a lane that has ended it is late, as at every renewal.
+            return Ok(self.seen(&seen, now).unwrap_or_default());
         }
-        let actions = self.exchange.take(frame, now, chance).map_err(|_| ())?;
+        let actions = self.exchange.take(frame, now, chance).map_err(reason)?;
         Ok(self.act(actions, now))
     }
 
@@ -341,6 +351,17 @@ impl Link {
 
     fn tell_all(&self, order: impl Fn(PeerId) -> Order) -> Vec<Deed> {
         (0..self.workers).map(|worker| Deed::Order(worker, order(self.peer))).collect()
+    }
+}
+
+/// What a refused frame is counted as.
+fn reason(refusal: Refusal) -> DropReason {
+    match refusal {
+        Refusal::Malformed => DropReason::UnknownFrame,
+        Refusal::Forged => DropReason::Forged,
+        Refusal::Unexpected | Refusal::Stale | Refusal::TooSoon | Refusal::Suite | Refusal::WeakKey => {
+            DropReason::RefusedFrame
+        }
     }
 }
 

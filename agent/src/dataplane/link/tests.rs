@@ -331,3 +331,36 @@ fn a_peer_that_makes_exchange_after_exchange_holds_three_generations() {
     assert!(pair.generation(0).is_some_and(|generation| generation > 5));
     assert!(pair.links.iter().all(|link| link.receiving.len() <= GENERATIONS));
 }
+
+#[test]
+fn a_frame_that_changes_nothing_says_what_it_is_counted_as() {
+    let mut pair = pair([1, 1]);
+    pair.pass(5 * SECOND, BOTH);
+    let mut take = |frame: &[u8]| {
+        let Pair { links: [link, _], dice: [dice, _], now, .. } = &mut pair;
+        link.take(frame, *now, dice).map(|deeds| deeds.len())
+    };
+    for unknown in [&[1, 200, 0, 0][..], &[2, 6, 0, 0], &[1, 6, 1, 0], &[]] {
+        assert_eq!(take(unknown), Err(DropReason::UnknownFrame), "{unknown:?}");
+    }
+    let close_of_nothing = [&[1, 5, 40, 0][..], &[0; 40]].concat();
+    assert_eq!(take(&close_of_nothing), Err(DropReason::RefusedFrame));
+    assert_eq!(take(&Seen { index: 7, probe: None }.to_bytes()), Ok(0), "a lane that has ended");
+}
+
+#[test]
+fn an_answer_with_another_mac_is_counted_as_forged() {
+    let mut pair = pair([1, 1]);
+    let who = usize::from(!pair.links[0].exchange.is_initiator());
+    let Some(Action::Send(offer)) = pair.links[who].exchange.want(pair.now, &mut pair.dice[who]) else {
+        panic!("no Offer");
+    };
+    pair.links[1 - who].take(&offer, pair.now, &mut pair.dice[1 - who]).unwrap();
+    let mut deeds = pair.links[1 - who].installed(1, 0, pair.now);
+    let Some(Deed::Frame(mut answer)) = deeds.pop() else { panic!("no Answer") };
+    *answer.last_mut().unwrap() ^= 1;
+    let taken = pair.links[who].take(&answer, pair.now, &mut pair.dice[who]);
+    assert!(matches!(taken, Err(DropReason::Forged)), "{taken:?}");
+    *answer.last_mut().unwrap() ^= 1;
+    assert!(pair.links[who].take(&answer, pair.now, &mut pair.dice[who]).is_ok(), "and the real one is taken after it");
+}
