@@ -27,7 +27,7 @@ use crate::message::{DATA_HEADER_LEN, DATA_OVERHEAD, TAG_LEN};
 
 /// Packets after which an association seals nothing more. A new generation is due long before.
 pub const PACKETS_MAX: u64 = 1 << 40;
-/// Packets after which a new generation is due.
+/// Packets after which a new generation is due. Whoever renews by age looks at that too.
 pub const PACKETS_RENEW: u64 = 1 << 36;
 /// The bit that tells an association's receiver index from a tunnel's.
 pub const INDEX_BIT: u32 = 1 << 31;

@@ -6,6 +6,7 @@ mod ways;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use warren_crypto::association::PACKETS_RENEW;
 use warren_crypto::exchange::{Action, Chance, End, Ends, Exchange, Probe, Refusal, Seen};
 use warren_io::steer::worker_of_index;
 use warren_overlay::drops::DropReason;
@@ -68,6 +69,8 @@ pub(super) struct Link {
     /// By lane, the port that only it sends from.
     pub(super) ports: Box<[Option<u16>]>,
     passed: Passed,
+    /// Sent by lane when the newest generation came.
+    sent_before: Box<[u64]>,
     /// Silences in a row, and until when the tunnel is kept for them.
     silences: u32,
     /// Nothing may travel in the tunnel instead: no pause is worth anything.
@@ -90,6 +93,7 @@ impl Link {
             sending: Vec::new(),
             ports: Box::default(),
             passed: Passed::default(),
+            sent_before: Box::default(),
             silences: 0,
             required: false,
             last_silence: Duration::ZERO,
@@ -199,7 +203,7 @@ impl Link {
         let trusted = self.required || now >= self.distrusted;
         let wants = match self.sending.last() {
             None => wanted,
-            Some(ways) if now >= ways.since + RENEW => used,
+            Some(ways) if now >= ways.since + RENEW || self.is_spent() => used,
             // Lanes that died alone are not left to the tunnel until then.
             Some(ways) => wanted && ways.is_crippled() && (self.required || now >= ways.since + TRUST),
         };
@@ -210,6 +214,13 @@ impl Link {
         let actions = self.exchange.tick(now, chance);
         deeds.extend(self.act(actions, now));
         deeds
+    }
+
+    /// A lane of the newest generation has sealed so much that a new one is due. What left since that generation came counts
+    /// as sealed on it, though some went on the one before.
+    fn is_spent(&self) -> bool {
+        let before = self.sent_before.iter().chain(std::iter::repeat(&0));
+        self.passed.sent.iter().zip(before).any(|(sent, before)| sent.saturating_sub(*before) >= PACKETS_RENEW)
     }
 
     fn expire(&mut self, now: Duration) -> Vec<Deed> {
@@ -335,6 +346,7 @@ impl Link {
         let mut ended = self.rest(|ways| reborn || ways.carrying() == 0);
         deeds.append(&mut ended);
         self.sending.push(ways);
+        self.sent_before.clone_from(&self.passed.sent);
         let peer = self.peer;
         let attempt = |end: End| Deed::Order(usize::from(end.lane), Order::Try { peer, generation, suite, end });
         deeds.extend(mine.ends.into_iter().map(attempt));

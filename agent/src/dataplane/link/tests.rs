@@ -181,6 +181,22 @@ fn a_generation_in_use_is_renewed_and_old_ones_end() {
 }
 
 #[test]
+fn a_lane_that_sealed_very_many_packets_is_renewed_before_its_time() {
+    let mut pair = pair([2, 1]);
+    pair.pass(5 * SECOND, BOTH);
+    let first = pair.generation(0);
+    pair.passed[0].sent[1] += PACKETS_RENEW - 1_000;
+    pair.pass(10 * SECOND, BOTH);
+    assert_eq!(pair.generation(0), first, "not yet");
+    pair.passed[0].sent[1] += 1_000;
+    pair.pass(5 * SECOND, BOTH);
+    let second = pair.generation(0);
+    assert!(second > first && pair.generation(1) > first);
+    pair.pass(60 * SECOND, BOTH);
+    assert_eq!(pair.generation(0), second, "its packets are counted from its own beginning");
+}
+
+#[test]
 fn an_idle_generation_ends_and_is_not_renewed() {
     let mut pair = pair([1, 1]);
     pair.pass(5 * SECOND, BOTH);
