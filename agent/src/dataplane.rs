@@ -6,7 +6,10 @@
 //! control:    swaps the snapshot, reads counters       (never waits for a worker)
 //! ```
 //!
-//! Locks: one mutex per peer around its session, taken once per run of packets; nothing else is shared and written.
+//! Locks: one mutex per peer around its session, taken once per run of packets in the tunnel; on associations only after
+//! the peer moved, and when the network refused a train. Beside it, none of them on the way of a packet that goes where it
+//! belongs: orders to the workers and their answers, strays between workers, the queues of a device that was made anew.
+//! Counters have one writer each.
 
 mod associates;
 mod chance;

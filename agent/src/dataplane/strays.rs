@@ -1,5 +1,6 @@
 //! Datagrams that came to the wrong worker: the kernel joins what one sender sends to one port into one train, whichever
-//! associations it is for. They go to their worker over a bounded queue; no bulk path depends on it.
+//! associations it is for. They go to their worker over a bounded queue, each in a box of its own, under a mutex: lanes
+//! that leave from ports of their own make hardly any (docs/adr/0011-what-the-fast-path-does-without.md).
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
