@@ -12,16 +12,21 @@ mod tls;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 use tokio_rustls::TlsAcceptor;
 
-use crate::Lab;
+use crate::namespace::Namespace;
+use crate::{Lab, Node};
 use objects::Objects;
 pub use objects::{AFFINITIES, BLOCKS, CILIUM_NODES, CLUSTERS, EVENTS, IPAM_BLOCKS, NODES, PODS, RECORDS};
 use tls::Tls;
+
+/// Of the host network that it is in.
+const PORT: u16 = 6443;
 
 /// How it behaves towards whoever asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,23 +100,38 @@ pub struct ApiServer {
     shared: Arc<Shared>,
     address: SocketAddr,
     tls: Tls,
-    _stop: oneshot::Sender<()>,
+    serving: Option<Serving>,
+}
+
+/// The thread that takes connections, until what stops it is dropped.
+#[derive(Debug)]
+struct Serving {
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
 }
 
 impl ApiServer {
     /// On the loopback of wherever the caller is.
     pub fn start() -> Self {
-        Self::serve(std::net::TcpListener::bind("127.0.0.1:0").expect("the loopback has ports"))
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("the loopback has ports");
+        let mut server = Self::absent(listener.local_addr().expect("it is bound"));
+        server.serve(listener);
+        server
     }
 
     /// In the lab's hub, where all nodes reach it.
     pub fn start_in(lab: &Lab) -> Self {
-        let address = SocketAddr::new(lab.hub_address(), 6443);
-        Self::serve(lab.hub().enter(|| std::net::TcpListener::bind(address)).expect("the hub has the address"))
+        let mut server = Self::absent(SocketAddr::new(lab.hub_address(), PORT));
+        server.up(lab.hub());
+        server
     }
 
-    fn serve(listener: std::net::TcpListener) -> Self {
-        let address = listener.local_addr().expect("it is bound");
+    /// Of a node's host network, at its first address, where nobody listens yet: what nodes are told of it is known.
+    pub fn absent_on(node: &Node) -> Self {
+        Self::absent(SocketAddr::new(node.address(), PORT))
+    }
+
+    fn absent(address: SocketAddr) -> Self {
         let shared = Arc::new(Shared {
             objects: Mutex::new(Objects::new()),
             mood: Mutex::new(Mood::Well),
@@ -120,11 +140,30 @@ impl ApiServer {
             cuts: watch::Sender::new(0),
             changes: watch::Sender::new(0),
         });
+        Self { shared, address, tls: Tls::new(), serving: None }
+    }
+
+    /// Takes connections from now on, in the namespace that has its address, with the objects that it has.
+    #[track_caller]
+    pub fn up(&mut self, namespace: &Namespace) {
+        let address = self.address;
+        let listener = namespace.enter(|| std::net::TcpListener::bind(address));
+        self.serve(listener.expect("the namespace has the address"));
+    }
+
+    /// Ends: connections are cut, and further ones refused. Its objects stay.
+    pub fn down(&mut self) {
+        if let Some(Serving { stop, thread }) = self.serving.take() {
+            drop(stop);
+            thread.join().expect("no request panics");
+        }
+    }
+
+    fn serve(&mut self, listener: std::net::TcpListener) {
         let (stop, stopped) = oneshot::channel();
-        let (of_thread, tls) = (Arc::clone(&shared), Tls::new());
-        let acceptor = tls.acceptor(address.ip());
-        std::thread::spawn(move || run(listener, acceptor, of_thread, stopped));
-        Self { shared, address, tls, _stop: stop }
+        let (of_thread, acceptor) = (Arc::clone(&self.shared), self.tls.acceptor(self.address.ip()));
+        let thread = std::thread::spawn(move || run(listener, acceptor, of_thread, stopped));
+        self.serving = Some(Serving { stop, thread });
     }
 
     /// Where it listens.

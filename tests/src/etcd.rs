@@ -67,11 +67,17 @@ impl Etcd {
     /// Starts one without TLS on a node, at its first address.
     #[track_caller]
     pub fn start_on(node: &Node) -> Self {
-        let folder = node.folder().join("etcd");
-        std::fs::create_dir_all(&folder).expect("the node's folder exists");
-        let mut etcd = Self::at(node.namespace().name(), folder, node.address());
+        let mut etcd = Self::absent_on(node);
         etcd.up();
         etcd
+    }
+
+    /// The same, not started: where it will be is known.
+    #[track_caller]
+    pub fn absent_on(node: &Node) -> Self {
+        let folder = node.folder().join("etcd");
+        std::fs::create_dir_all(&folder).expect("the node's folder exists");
+        Self::at(node.namespace().name(), folder, node.address())
     }
 
     fn at(namespace: &str, folder: PathBuf, address: std::net::IpAddr) -> Self {
