@@ -1,4 +1,4 @@
-//! TCP in bulk, and what the kernel counted of it in a namespace.
+//! TCP in bulk, and what the kernel counted of it, and of IPv4, in a namespace.
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -17,7 +17,7 @@ const REORDERING: [&str; 3] = ["TCPSACKReorder", "TCPRenoReorder", "TCPTSReorder
 /// Longest silence of a stream.
 const SILENCE: Duration = Duration::from_secs(15);
 
-/// The kernel's counters of TCP.
+/// The kernel's counters of TCP and of IPv4.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counters(BTreeMap<String, u64>);
 
@@ -49,7 +49,7 @@ impl Counters {
 
 /// Each protocol has a line of names and one of numbers.
 fn parse(text: &str) -> Vec<(String, u64)> {
-    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("Tcp")).collect();
+    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("Tcp") || line.starts_with("Ip:")).collect();
     let both = |pair: &[&str]| {
         let [names, numbers] = [pair[0], pair[1]].map(|line| line.split_whitespace().skip(1));
         let entry = |(name, number): (&str, &str)| number.parse().ok().map(|number| (name.to_owned(), number));

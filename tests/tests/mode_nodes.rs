@@ -5,14 +5,17 @@
 //!         host, VXLAN  sniffer      host, VXLAN
 //! ```
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use warren_tests::control::Way;
 use warren_tests::datagram::{Echo, echoed};
+use warren_tests::lab::networks;
+use warren_tests::ping::answered;
 use warren_tests::stock::section;
 use warren_tests::stream::{transfer, transfer_at};
+use warren_tests::tcp::Counters;
 use warren_tests::{
-    Agent, Etcd, Family, Flood, Lab, Node, Plan, Pod, Settings, Sniffer, assert_seen_without_warren, between,
+    Agent, Etcd, Family, Flood, Lab, Node, Plan, Pod, Settings, Sniffer, Wiring, assert_seen_without_warren, between,
     eventually, ping, static_mesh_with,
 };
 
@@ -35,7 +38,11 @@ struct Pair {
 
 /// `change` is told of the other node.
 fn pair(underlay: Family, change: impl Fn(&Node, &mut Settings)) -> Pair {
-    let lab = Lab::with(Plan { underlay, overlay: underlay, ..Plan::default() });
+    pair_of(Plan { underlay, overlay: underlay, ..Plan::default() }, change)
+}
+
+fn pair_of(plan: Plan, change: impl Fn(&Node, &mut Settings)) -> Pair {
+    let lab = Lab::with(plan);
     let sniffer = Sniffer::start_with(lab.hub(), BETWEEN_NODES);
     let nodes: [Node; 2] = lab.nodes();
     let pods = nodes.each_ref().map(Node::pod);
@@ -112,8 +119,8 @@ fn exempt_ports_stay_in_clear_and_work_in_both_directions_with_and_without_agent
 }
 
 /// The CNI keeps its Pods' prefixes to itself: Warren knows of nodes alone.
-fn pair_beneath_a_cni() -> Pair {
-    pair(Family::V4, |other, settings| {
+fn pair_beneath_a_cni(plan: Plan) -> Pair {
+    pair_of(plan, |other, settings| {
         let mut peer = section(other, Some(other.address()));
         peer.unset("", "cidrs").list("", "addresses", other.addresses());
         settings.list::<&str>("node", "cidrs", []).list::<&str>("overlay", "networks", []).clear_peers().add_peer(peer);
@@ -122,9 +129,9 @@ fn pair_beneath_a_cni() -> Pair {
 
 #[test]
 fn a_vxlan_of_the_cni_carries_pods_inside_the_tunnel() {
-    let Pair { agents, pods, nodes, sniffer, .. } = &mut pair_beneath_a_cni();
+    let Pair { agents, pods, nodes, sniffer, .. } = &mut pair_beneath_a_cni(Plan::default());
     for (own, other) in [(0, 1), (1, 0)] {
-        vxlan(&nodes[own], &nodes[other], "");
+        vxlan(&nodes[own], &nodes[other], 1390, "");
     }
     for (from, to) in between(pods) {
         assert!(ping(from, to), "{} does not reach {to}", from.name());
@@ -140,9 +147,9 @@ fn a_vxlan_of_the_cni_carries_pods_inside_the_tunnel() {
 #[test]
 fn superpackets_of_a_vxlan_pass_the_device_whole_with_and_without_outer_checksums() {
     for checksum in ["udpcsum", "noudpcsum"] {
-        let Pair { pods, nodes, sniffer, .. } = &mut pair_beneath_a_cni();
+        let Pair { pods, nodes, sniffer, .. } = &mut pair_beneath_a_cni(Plan::default());
         for (own, other) in [(0, 1), (1, 0)] {
-            vxlan(&nodes[own], &nodes[other], checksum);
+            vxlan(&nodes[own], &nodes[other], 1390, checksum);
         }
         sniffer.headers_only();
         let before = nodes.each_ref().map(frames);
@@ -179,15 +186,82 @@ fn linux_is_at_least(wanted: [u32; 2]) -> bool {
 }
 
 /// What flannel makes of two nodes: a VXLAN between their addresses and, for each other node, a route into it.
-fn vxlan(own: &Node, other: &Node, checksum: &str) {
+fn vxlan(own: &Node, other: &Node, mtu: u16, options: &str) {
     let (local, remote) = (own.address(), other.address());
     own.namespace().ip_batch(&format!(
-        "link add flannel0 mtu 1390 type vxlan id 1 local {local} remote {remote} dstport 8472 {checksum}\n\
+        "link add flannel0 mtu {mtu} type vxlan id 1 local {local} remote {remote} dstport 8472 {options}\n\
          addr add 10.42.{}.0/32 dev flannel0\nlink set flannel0 up\n\
          route add 10.42.{other}.0/24 via 10.42.{other}.0 dev flannel0 onlink\n",
         own.number,
         other = other.number
     ));
+}
+
+/// What a Pod holds the MTU of its way to be, and that one byte more does not pass.
+#[track_caller]
+fn assert_learns(from: &Pod, to: IpAddr, mtu: u16) {
+    let headers = if to.is_ipv4() { 28 } else { 48 };
+    let whole = |size: u16| answered(from.namespace(), to, 1, &["-M", "do", "-s", &(size - headers).to_string()]);
+    eventually(5, "the Pod learns what fits", || {
+        whole(mtu + 1);
+        from.namespace().ip(&format!("route get {to}")).contains(&format!("mtu {mtu}")).then_some(())
+    });
+    assert_eq!((whole(mtu), whole(mtu + 1)), (1, 0), "of {mtu} bytes, and of one more");
+}
+
+#[test]
+fn pods_on_a_bridge_with_a_vxlan_are_told_by_it_what_fits_into_the_tunnel() {
+    // The tunnel's MTU, less the headers of a VXLAN.
+    for (family, fits) in [(Family::V4, 1440 - 50), (Family::V6, 1420 - 70)] {
+        let plan = Plan { underlay: family, overlay: family, wiring: Wiring::Bridge, ..Plan::default() };
+        let Pair { agents, pods, nodes, sniffer, .. } = &mut pair_beneath_a_cni(plan);
+        for (own, other) in [(0, 1), (1, 0)] {
+            let (local, remote) = (nodes[own].address(), nodes[other].address());
+            nodes[own].namespace().ip_batch(&format!(
+                "link add vxlan0 mtu 1500 type vxlan id 1 local {local} remote {remote} dstport 8472 df set\n\
+                 link set vxlan0 master cni0\nlink set vxlan0 up\n"
+            ));
+            pods[own].namespace().ip(&format!("route add {} dev eth0", networks(family)[0]));
+        }
+        assert_learns(&pods[0], pods[1].address(), fits);
+        // Who has learnt nothing yet, by TCP.
+        transfer(pods[1].namespace(), pods[0].namespace(), pods[0].address(), 50);
+        sniffer.assert_encrypted();
+        assert_seen_without_warren(sniffer, agents, between(pods));
+    }
+}
+
+#[test]
+fn a_routed_vxlan_too_large_for_the_tunnel_goes_in_fragments_or_tells_pods_where_the_host_lets_it() {
+    let Pair { agents, pods, nodes, sniffer, .. } = &mut pair_beneath_a_cni(Plan::default());
+    let wire = |options| {
+        for (own, other) in [(0, 1), (1, 0)] {
+            nodes[own].namespace().attempt(&["ip", "link", "del", "flannel0"]);
+            vxlan(&nodes[own], &nodes[other], 1450, options);
+        }
+    };
+    let (from, to) = (pods[0].namespace(), pods[1].address());
+    // What it puts together for itself: the VXLAN's own packets.
+    let joined = || Counters::of(nodes[1].namespace()).get("ReasmOKs");
+
+    wire("df unset");
+    let before = joined();
+    transfer(from, pods[1].namespace(), to, 50);
+    let whole = || answered(from, to, 1, &["-M", "do", "-s", "1422"]);
+    assert_eq!(whole(), 1, "a packet of the VXLAN's own MTU passes");
+    assert!(joined() > before + 50, "nothing was joined from fragments");
+
+    // The VXLAN knows what fits, but the kernel by default tells nobody for whom it routes.
+    wire("df set");
+    assert_eq!((0..3).map(|_| whole()).sum::<u32>(), 0, "a packet that is too large passes whole");
+    assert!(!from.ip(&format!("route get {to}")).contains("mtu 1390"), "the kernel tells: docs/cni.md says otherwise");
+    for node in nodes.iter() {
+        node.namespace().sysctl("net/ipv4/ip_forward_use_pmtu", "1");
+    }
+    assert_learns(&pods[0], to, 1390);
+    transfer(pods[1].namespace(), from, pods[0].address(), 50);
+    sniffer.assert_encrypted();
+    assert_seen_without_warren(sniffer, agents, between(pods));
 }
 
 #[test]

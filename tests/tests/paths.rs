@@ -12,6 +12,7 @@ use std::time::Duration;
 use warren_tests::datagram::{self, Echo, echoed};
 use warren_tests::node::gateway;
 use warren_tests::stream::transfer;
+use warren_tests::tcp::Counters;
 use warren_tests::{
     Agent, Family, Lab, Node, Plan, Pod, Sniffer, Wiring, assert_seen_without_warren, ping, static_mesh,
 };
@@ -185,4 +186,44 @@ fn a_packet_too_large_for_the_tunnel_is_answered_with_its_mtu() {
     assert_eq!(whole(mtu - 27), 0, "a packet above it does not");
     let learnt = pods[0].namespace().ip(&format!("route get {to}"));
     assert!(learnt.contains("mtu 1440"), "the Pod did not learn the MTU: {learnt}");
+}
+
+/// In pcap's language: datagrams of the tunnel that routers may cut, and fragments of anything.
+const MAY_BE_CUT: &str = "(udp port 51840 and ip[6] & 0x40 = 0) or (ip and ip[6:2] & 0x3fff != 0)";
+
+#[test]
+fn the_tunnels_datagrams_forbid_fragments_and_pass_where_a_router_makes_some_all_the_same() {
+    let lab = Lab::new();
+    let sniffer = Sniffer::start_with(lab.hub(), MAY_BE_CUT);
+    let nodes: [Node; 2] = lab.nodes();
+    let pods = nodes.each_ref().map(Node::pod);
+    let mut agents = static_mesh(&nodes);
+    let each_way = || {
+        for (from, to) in [(0, 1), (1, 0)] {
+            transfer(pods[from].namespace(), pods[to].namespace(), pods[to].address(), 50);
+            let echo = Echo::start(pods[to].namespace(), pods[to].address());
+            assert!(echoed(pods[from].namespace(), echo.address(), 4000), "to {}", pods[to].address());
+        }
+    };
+    each_way();
+    sniffer.assert_encrypted();
+
+    // A router between the nodes with a narrow way, which does not heed what the datagrams say.
+    lab.hub().nft(
+        "table ip careless {\nchain pre {\ntype filter hook prerouting priority raw;
+         udp dport 51840 ip frag-off set 0;\n}\n}",
+    );
+    for (own, other) in [(0, 1), (1, 0)] {
+        let to = nodes[other].address();
+        lab.hub().ip(&format!("route add {to} dev br0 mtu 1000"));
+        nodes[own].namespace().ip(&format!("route add {to} via {} dev eth0", lab.hub_address()));
+    }
+    let joined = || nodes.each_ref().map(|node| Counters::of(node.namespace()).get("ReasmOKs"));
+    let before = joined();
+    each_way();
+    let after = joined();
+    assert!(after.iter().zip(before).all(|(after, before)| *after > before + 50), "joined: {before:?}, {after:?}");
+    assert!(sniffer.clear() > 100, "the sniffer sees no fragments");
+    assert_eq!(sniffer.canaries(), 0, "a fragment shows what is in it");
+    assert_seen_without_warren(&sniffer, &mut agents, [(pods[0].namespace(), pods[1].address())]);
 }
