@@ -12,6 +12,7 @@ use warren_tests::{Family, Lab, Node, assert_seen_without_warren, ping, static_m
 
 const NFTABLES: KubeProxy = KubeProxy { form: Form::Nftables, masquerade_all: false };
 const IPTABLES: KubeProxy = KubeProxy { form: Form::Iptables, masquerade_all: false };
+const IPVS: KubeProxy = KubeProxy { form: Form::Ipvs, masquerade_all: false };
 
 #[track_caller]
 fn holds(cell: Cell) {
@@ -33,6 +34,7 @@ macro_rules! cells {
 cells! {
     pods_of_the_real_bridge_plugin_in_mode_pods: Bridge, Pods, V4, 1500, NFTABLES;
     pods_of_the_real_ptp_plugin_in_mode_nodes: Ptp, Nodes, Dual, 1500, IPTABLES;
+    services_whose_addresses_are_local_to_every_node_in_mode_pods: Bridge, Pods, Dual, 1500, IPVS;
     flannels_vxlan_inside_of_mode_nodes: FlannelVxlan, Nodes, V6, 1500, NFTABLES;
     calicos_ip_in_ip_inside_of_mode_nodes: CalicoIpip, Nodes, V4, 1500, IPTABLES;
     calicos_routes_across_subnets_in_mode_pods: CalicoCrossSubnet, Pods, V4, 9000, NFTABLES;
@@ -120,7 +122,7 @@ fn cells() -> Vec<Cell> {
             }
         }
     }
-    for form in [Form::Nftables, Form::Iptables, Form::IptablesLegacy] {
+    for form in [Form::Nftables, Form::Iptables, Form::IptablesLegacy, Form::Ipvs] {
         for masquerade_all in [false, true] {
             let proxy = KubeProxy { form, masquerade_all };
             if proxy == NFTABLES {

@@ -1,10 +1,11 @@
-//! The rules that kube-proxy writes on a node, in the form of its `nftables` and of its `iptables` mode, with and without
+//! The rules that kube-proxy writes on a node, in the form of its `nftables`, `iptables` and `ipvs` modes, with and without
 //! `--masquerade-all`. Shapes, marks, hooks and priorities are those that its own tests hold it to (Kubernetes'
 //! `pkg/proxy/{nftables,iptables}/proxier_test.go`); only the hashes in the chains' names are made up.
 //!
-//! `ipvs` mode is not here: the kernels that the lab runs on have no IPVS.
+//! Of `ipvs` mode all is here but IPVS: the kernels that the lab runs on have none.
 
 pub mod iptables;
+pub mod ipvs;
 pub mod nftables;
 
 use std::net::{IpAddr, SocketAddr};
@@ -23,6 +24,8 @@ pub enum Form {
     Iptables,
     /// `--proxy-mode=iptables`, by `iptables-legacy`.
     IptablesLegacy,
+    /// `--proxy-mode=ipvs`, but for IPVS itself.
+    Ipvs,
 }
 
 /// How kube-proxy was started.
@@ -62,6 +65,7 @@ impl KubeProxy {
                 Form::Nftables => node.namespace().nft(&nftables::rules(&place, &services)),
                 Form::Iptables => restore(&place, "nft", &iptables::rules(&place, &services)),
                 Form::IptablesLegacy => restore(&place, "legacy", &iptables::rules(&place, &services)),
+                Form::Ipvs => ipvs::install(&place, &services),
             }
         }
     }
@@ -75,6 +79,8 @@ impl KubeProxy {
             (Form::Iptables, true) => "iptables, masquerade-all",
             (Form::IptablesLegacy, false) => "iptables-legacy",
             (Form::IptablesLegacy, true) => "iptables-legacy, masquerade-all",
+            (Form::Ipvs, false) => "ipvs, but for IPVS",
+            (Form::Ipvs, true) => "ipvs, masquerade-all",
         }
     }
 }
