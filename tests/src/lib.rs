@@ -47,6 +47,7 @@ pub mod node;
 pub mod openmetrics;
 pub mod ping;
 pub mod pod;
+pub mod raw;
 pub mod redirect;
 pub mod relay;
 pub mod runtime;
