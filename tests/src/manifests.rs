@@ -105,8 +105,13 @@ impl Manifests {
 
 /// `helm template` with these values.
 pub fn helm(values: &[&str]) -> Finished {
+    release("warren", "warren-system", values)
+}
+
+/// `helm template`, with the definitions, of a release of that name in that namespace.
+pub fn release(name: &str, namespace: &str, values: &[&str]) -> Finished {
     let (helm, chart) = (tool("bin/helm"), root().join("deploy/helm/warren").display().to_string());
-    let mut argv = vec![helm.as_str(), "template", "warren", chart.as_str(), "--namespace", "warren-system"];
+    let mut argv = vec![helm.as_str(), "template", name, chart.as_str(), "--namespace", namespace];
     argv.extend(["--kube-version", "1.30.0"]);
     values.iter().for_each(|value| argv.extend(["--set", value]));
     attempt(&argv)

@@ -1,7 +1,7 @@
 //! What deploy/ has for who watches: where metrics are, and that rules and dashboard ask for what there is.
 
 use serde_json::Value;
-use warren_tests::manifests::{Manifests, named, root, value_of};
+use warren_tests::manifests::{Manifests, REQUIRED, named, release, root, value_of};
 
 #[test]
 fn metrics_are_on_the_nodes_address_and_every_name_that_is_asked_for_exists() {
@@ -33,6 +33,38 @@ fn metrics_are_on_the_nodes_address_and_every_name_that_is_asked_for_exists() {
     }
     let ipv6 = Manifests::chart(&["monitoring.enabled=true", "monitoring.ipv6=true"]);
     assert_eq!(value_of(ipv6.agent(), "WARREN_METRICS_LISTEN"), "[$(HOST_IP)]:9586");
+}
+
+/// The agents of every release have one job: rules that knew the name of one would never fire for another.
+#[test]
+fn rules_ask_for_the_job_that_the_monitor_gives_to_agents_whatever_the_release_is_called() {
+    let other = release("mesh", "network", &[&REQUIRED[..], &["monitoring.enabled=true"]].concat());
+    assert!(other.success(), "{}", other.said());
+    for manifests in [Manifests::with(&["monitoring"]), Manifests::read(&other.stdout)] {
+        let label = manifests.one("PodMonitor")["spec"]["jobLabel"].as_str().expect("the job is a label of the Pod's");
+        let job = &manifests.one("DaemonSet")["spec"]["template"]["metadata"]["labels"][label];
+        let asked = format!("up{{job=\"{}\"}}", job.as_str().expect("the Pod has that label"));
+        let mut rules = Vec::new();
+        expressions(manifests.one("PrometheusRule"), &mut rules);
+        let of_up: Vec<_> = rules.iter().filter(|rule| names(rule).any(|name| name == "up")).collect();
+        assert!(of_up.len() >= 3 && of_up.iter().all(|rule| rule.contains(&asked)), "{asked} in {of_up:?}");
+    }
+}
+
+#[test]
+fn a_node_without_the_agents_pod_is_told_of_too() {
+    let manifests = Manifests::with(&["monitoring"]);
+    let rules = &manifests.one("PrometheusRule")["spec"]["groups"][0]["rules"];
+    let alert = |name: &str| {
+        let rule = rules.as_array().into_iter().flatten().find(|rule| rule["alert"] == name).expect("an alert");
+        rule["expr"].as_str().expect("an expression").to_owned()
+    };
+    // Whose Pod is absent has no `up`: what there should be comes from elsewhere, and both have the label `node`.
+    let missing = alert("WarrenAgentMissing");
+    assert!(missing.starts_with("kube_node_info") && missing.contains("unless on (node) up{"), "{missing}");
+    let monitored = &manifests.one("PodMonitor")["spec"]["podMetricsEndpoints"][0]["relabelings"][0];
+    assert_eq!(monitored["targetLabel"], "node");
+    assert!(alert("WarrenAgentsUnseen").starts_with("absent(up{"));
 }
 
 /// All values of keys named `expr`.
