@@ -38,8 +38,20 @@ impl Manifests {
     /// Reads what was rendered; fails the test when the API would not take it.
     #[track_caller]
     pub fn read(yaml: &str) -> Self {
+        Self::checked(yaml, &VERSIONS)
+    }
+
+    /// Reads what was rendered, in a fraction of the time, where another test asks whether the API would take it.
+    #[track_caller]
+    pub fn unchecked(finished: &Finished) -> Self {
+        assert!(finished.success(), "{}", finished.said());
+        Self::checked(&finished.stdout, &[])
+    }
+
+    #[track_caller]
+    fn checked(yaml: &str, versions: &[&str]) -> Self {
         let (python, check) = (tool("venv/bin/python"), root().join("tests/manifests/check.py").display().to_string());
-        let argv: Vec<&str> = [python.as_str(), check.as_str()].into_iter().chain(VERSIONS).collect();
+        let argv = [&[python.as_str(), check.as_str()], versions].concat();
         let said: Value = serde_json::from_str(&checked(&argv, feed(&argv, yaml))).expect("JSON");
         assert_eq!(said["faults"], json!([]), "not what the API takes");
         let words = said["unknown"].as_array().expect("a list").iter().filter_map(Value::as_str);
@@ -59,20 +71,40 @@ impl Manifests {
     /// The overlay for etcd with these components.
     #[track_caller]
     pub fn with(components: &[&str]) -> Self {
+        Self::over("overlays/etcd", components)
+    }
+
+    /// A kustomization over a folder of deploy/kubernetes, with these components.
+    #[track_caller]
+    pub fn over(below: &str, components: &[&str]) -> Self {
+        let mut text = format!("resources: [DEPLOY/{below}]\ncomponents:\n");
+        components.iter().for_each(|name| _ = writeln!(text, "  - DEPLOY/components/{name}"));
+        Self::kustomization(&text, &[])
+    }
+
+    /// A kustomization of somebody's own, in which DEPLOY stands for deploy/kubernetes, with files beside it.
+    #[track_caller]
+    pub fn kustomization(text: &str, files: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let here = folder.path().canonicalize().expect("it is there");
         let up = "../".repeat(here.components().count() - 1);
         let deploy = format!("{up}{}", root().join("deploy/kubernetes").display().to_string().trim_start_matches('/'));
-        let mut text = format!("resources: [{deploy}/overlays/etcd]\ncomponents:\n");
-        components.iter().for_each(|name| _ = writeln!(text, "  - {deploy}/components/{name}"));
-        std::fs::write(here.join("kustomization.yaml"), text).expect("written");
+        let text = text.replace("DEPLOY", &deploy);
+        for (name, text) in files.iter().copied().chain([("kustomization.yaml", text.as_str())]) {
+            std::fs::write(here.join(name), text).expect("written");
+        }
         Self::kustomize(&here)
     }
 
     /// The chart with these values, and what it cannot do without.
     #[track_caller]
     pub fn chart(values: &[&str]) -> Self {
-        let finished = helm(&[&REQUIRED, values].concat());
+        Self::rendered(&helm(&[&REQUIRED, values].concat()))
+    }
+
+    /// What a command that renders said.
+    #[track_caller]
+    pub fn rendered(finished: &Finished) -> Self {
         assert!(finished.success(), "{}", finished.said());
         Self::read(&finished.stdout)
     }
@@ -83,6 +115,14 @@ impl Manifests {
         let all: Vec<_> = self.documents.iter().filter(|document| document["kind"] == kind).collect();
         assert_eq!(all.len(), 1, "one {kind} in {:?}", self.kinds());
         all[0]
+    }
+
+    /// The one of that kind and name.
+    #[track_caller]
+    pub fn named(&self, kind: &str, name: &str) -> &Value {
+        let mut all = self.documents.iter().filter(|one| one["kind"] == kind);
+        all.find(|one| one["metadata"]["name"] == name)
+            .unwrap_or_else(|| panic!("no {kind} {name} in {:?}", self.kinds()))
     }
 
     /// All kinds, in the order of the manifests.
@@ -105,14 +145,15 @@ impl Manifests {
 
 /// `helm template` with these values.
 pub fn helm(values: &[&str]) -> Finished {
-    release("warren", "warren-system", values)
+    template("warren", "warren-system", values, &[])
 }
 
-/// `helm template`, with the definitions, of a release of that name in that namespace.
-pub fn release(name: &str, namespace: &str, values: &[&str]) -> Finished {
+/// `helm template` of a release of that name in that namespace, with these values and flags.
+pub fn template(name: &str, namespace: &str, values: &[&str], flags: &[&str]) -> Finished {
     let (helm, chart) = (tool("bin/helm"), root().join("deploy/helm/warren").display().to_string());
     let mut argv = vec![helm.as_str(), "template", name, chart.as_str(), "--namespace", namespace];
     argv.extend(["--kube-version", "1.30.0"]);
+    argv.extend(flags);
     values.iter().for_each(|value| argv.extend(["--set", value]));
     attempt(&argv)
 }

@@ -1,5 +1,14 @@
 //! What a Pod of deploy/ may do, what it sees of the host, what it is asked. No cluster has a part in this.
 
+#[path = "manifests/documented.rs"]
+mod documented;
+#[path = "manifests/kubernetes.rs"]
+mod kubernetes;
+#[path = "manifests/live.rs"]
+mod live;
+#[path = "manifests/readme.rs"]
+mod readme;
+
 use serde_json::{Value, json};
 use warren_tests::command::{attempt, checked, feed};
 use warren_tests::manifests::{Manifests, REQUIRED, VERSIONS, helm, named, root, tool, value_of};
@@ -396,34 +405,4 @@ fn who_has_the_api_server_say_its_prefixes_gets_a_token_and_the_rules_for_that_a
         assert_eq!(rules[0], rules[1], "{source}: the two ways of installation differ");
     }
     assert!(!Manifests::chart(&[]).kinds().contains(&"ClusterRole"));
-}
-
-#[test]
-fn prefixes_of_another_than_the_node_are_not_compared_with_the_nodes() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let here = folder.path().canonicalize().expect("it is there");
-    let deploy = format!(
-        "{}{}",
-        "../".repeat(here.components().count() - 1),
-        root().join("deploy/kubernetes").display().to_string().trim_start_matches('/')
-    );
-    let rules = |manifests: &Manifests| {
-        let mut named = manifests.documents.iter().filter(|one| one["metadata"]["name"] == "warren-node-facts");
-        let policy = named.find(|one| one["kind"] == "ValidatingAdmissionPolicy").expect("the policy");
-        let bound = manifests.documents.iter().filter(|one| one["spec"]["policyName"] == "warren-node-facts");
-        assert_eq!(bound.count(), 1);
-        policy["spec"]["validations"].as_array().expect("rules").clone()
-    };
-    let of_prefix = |rule: &Value| rule["expression"].as_str().is_some_and(|text| text.contains("variables.given"));
-    let all = rules(&Manifests::kustomize(&root().join("deploy/kubernetes/overlays/kubernetes")));
-    let (of_prefixes, others): (Vec<_>, Vec<_>) = all.into_iter().partition(of_prefix);
-    assert_eq!(of_prefixes.len(), 2);
-    for source in ["calico", "cilium"] {
-        let text =
-            format!("resources: [{deploy}/overlays/kubernetes]\ncomponents: [{deploy}/components/cidrs-{source}]\n");
-        std::fs::write(here.join("kustomization.yaml"), text).expect("written");
-        let manifests = Manifests::kustomize(&here);
-        assert_eq!(value_of(manifests.agent(), "WARREN_NODE_CIDRS"), source);
-        assert_eq!(rules(&manifests), others, "{source}: addresses and owners are compared all the same");
-    }
 }

@@ -1,7 +1,7 @@
 //! What deploy/ has for who watches: where metrics are, and that rules and dashboard ask for what there is.
 
 use serde_json::Value;
-use warren_tests::manifests::{Manifests, REQUIRED, named, release, root, value_of};
+use warren_tests::manifests::{Manifests, REQUIRED, named, root, template, value_of};
 
 #[test]
 fn metrics_are_on_the_nodes_address_and_every_name_that_is_asked_for_exists() {
@@ -38,9 +38,8 @@ fn metrics_are_on_the_nodes_address_and_every_name_that_is_asked_for_exists() {
 /// The agents of every release have one job: rules that knew the name of one would never fire for another.
 #[test]
 fn rules_ask_for_the_job_that_the_monitor_gives_to_agents_whatever_the_release_is_called() {
-    let other = release("mesh", "network", &[&REQUIRED[..], &["monitoring.enabled=true"]].concat());
-    assert!(other.success(), "{}", other.said());
-    for manifests in [Manifests::with(&["monitoring"]), Manifests::read(&other.stdout)] {
+    let other = template("mesh", "network", &[&REQUIRED[..], &["monitoring.enabled=true"]].concat(), &[]);
+    for manifests in [Manifests::with(&["monitoring"]), Manifests::rendered(&other)] {
         let label = manifests.one("PodMonitor")["spec"]["jobLabel"].as_str().expect("the job is a label of the Pod's");
         let job = &manifests.one("DaemonSet")["spec"]["template"]["metadata"]["labels"][label];
         let asked = format!("up{{job=\"{}\"}}", job.as_str().expect("the Pod has that label"));

@@ -37,7 +37,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 
 {{- /* What the values say, by the agent's own dotted names; `settings` wins. */ -}}
 {{- define "warren.settings" -}}
-{{- $all := dict "node.cidrs" .Values.cidrs "node.cni_dir" .Values.cniConfDir "log.format" "json" -}}
+{{- $all := dict "node.cidrs" (include "warren.cidrs" .) "node.cni_dir" .Values.cniConfDir "log.format" "json" -}}
 {{- $_ := set $all "overlay.mode" .Values.overlay.mode -}}
 {{- $_ := set $all "overlay.enforcement" .Values.overlay.enforcement -}}
 {{- if .Values.overlay.networks -}}
@@ -56,6 +56,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- $_ := set $all "etcd.cert_file" "/etc/warren-etcd/tls.crt" -}}
 {{- $_ := set $all "etcd.key_file" "/etc/warren-etcd/tls.key" -}}
 {{- end -}}
+{{- end -}}
+{{- if eq .Values.registry "kubernetes" -}}
+{{- $_ := set $all "kubernetes.enabled" true -}}
+{{- end -}}
+{{- if and .Values.k8sServiceHost (include "warren.asks" .) -}}
+{{- $host := ternary (printf "[%s]" .Values.k8sServiceHost) .Values.k8sServiceHost (contains ":" .Values.k8sServiceHost) -}}
+{{- $_ := set $all "kubernetes.enabled" (eq .Values.registry "kubernetes") -}}
+{{- $_ := set $all "kubernetes.server" (printf "https://%s:%d" $host (int64 .Values.k8sServicePort)) -}}
 {{- end -}}
 {{- if .Values.monitoring.enabled -}}
 {{- $_ := set $all "metrics.listen" (ternary "[$(HOST_IP)]:9586" "$(HOST_IP):9586" .Values.monitoring.ipv6) -}}
@@ -80,7 +88,47 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
+{{- /* Where a node's prefixes come from. */ -}}
+{{- define "warren.cidrs" -}}
+{{- .Values.cidrs | default (ternary "kubernetes" "auto" (eq .Values.registry "kubernetes")) -}}
+{{- end -}}
+
 {{- /* "true" where the agents have the API server say their prefixes. */ -}}
+{{- define "warren.sourced" -}}
+{{- if has (include "warren.cidrs" .) (list "kubernetes" "calico" "cilium") -}}true{{- end -}}
+{{- end -}}
+
+{{- /* "true" where the agents ask the API server for anything. */ -}}
 {{- define "warren.asks" -}}
-{{- if has .Values.cidrs (list "kubernetes" "calico" "cilium") -}}true{{- end -}}
+{{- if or (eq .Values.registry "kubernetes") (include "warren.sourced" .) -}}true{{- end -}}
+{{- end -}}
+
+{{- /* What of a record is compared with the Node: "prefixes" and all else, "addresses", "nothing". */ -}}
+{{- define "warren.compare" -}}
+{{- .Values.kubernetes.compare | default (ternary "addresses" "prefixes" (has (include "warren.cidrs" .) (list "calico" "cilium"))) -}}
+{{- end -}}
+
+{{- /* An object of deploy/kubernetes/base as one of this release: with its labels, for its service account. */ -}}
+{{- define "warren.object" -}}
+{{- $root := index . 0 -}}
+{{- $object := index . 1 -}}
+{{- $_ := set $object.metadata "labels" (include "warren.labels" $root | fromYaml) -}}
+{{- range $subject := $object.subjects -}}
+{{- if eq $subject.kind "ServiceAccount" -}}
+{{- $_ := set $subject "name" (include "warren.name" $root) -}}
+{{- $_ := set $subject "namespace" $root.Release.Namespace -}}
+{{- end -}}
+{{- end -}}
+{{- if and (eq $object.kind "ValidatingAdmissionPolicy") (eq $object.metadata.name "warren-node-facts") (eq (include "warren.compare" $root) "addresses") -}}
+{{- /* As components/cidrs-calico and cidrs-cilium: all rules but those that look at the Node's podCIDRs. */ -}}
+{{- $kept := list -}}
+{{- range $rule := $object.spec.validations -}}
+{{- if not (contains "variables.given" $rule.expression) -}}
+{{- $kept = append $kept $rule -}}
+{{- end -}}
+{{- end -}}
+{{- $_ := set $object.spec "validations" $kept -}}
+{{- end }}
+---
+{{ toYaml $object }}
 {{- end -}}
