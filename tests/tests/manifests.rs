@@ -6,6 +6,8 @@ mod documented;
 mod kubernetes;
 #[path = "manifests/live.rs"]
 mod live;
+#[path = "manifests/openshift.rs"]
+mod openshift;
 #[path = "manifests/readme.rs"]
 mod readme;
 

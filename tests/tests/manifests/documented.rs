@@ -8,17 +8,33 @@ fn page() -> String {
     std::fs::read_to_string(root().join("docs/kubernetes.md")).expect("the page is there")
 }
 
+/// Where the page has the checkout.
+const ABOVE: &str = "../warren/deploy/kubernetes";
+
+/// The page's one kustomization over this.
+fn told(over: &str) -> String {
+    let page = page();
+    let blocks = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let found: Vec<_> = blocks.filter(|block| block.contains(&format!("resources: [{ABOVE}/{over}]"))).collect();
+    assert_eq!(found.len(), 1, "{over}");
+    found[0].lines().map(|line| line.strip_prefix("   ").unwrap_or(line).to_owned() + "\n").collect()
+}
+
 /// The page's kustomization over an overlay, with components.
 fn own(overlay: &str, components: &[&str]) -> Manifests {
-    let page = page();
-    let block = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a kustomization");
-    let text = block.lines().map(|line| line.strip_prefix("   ").unwrap_or(line).to_owned() + "\n").collect::<String>();
-    let (told, above) = ("overlays/kubernetes", "../warren/deploy/kubernetes");
-    assert!(text.contains(told) && text.contains("components: []") && text.contains(above), "{text}");
-    let list: Vec<String> = components.iter().map(|name| format!("{above}/components/{name}")).collect();
-    let text = text.replace(told, overlay).replace("components: []", &format!("components: {}", json!(list)));
+    let (text, shown) = (told("overlays/kubernetes"), "components: []");
+    assert!(text.contains(shown), "{text}");
+    let list: Vec<String> = components.iter().map(|name| format!("{ABOVE}/components/{name}")).collect();
+    let text = text.replace("overlays/kubernetes", overlay).replace(shown, &format!("components: {}", json!(list)));
     let file = "[overlay]\nnetworks = [\"10.99.0.0/16\"]\n";
-    Manifests::kustomization(&text.replace(above, "DEPLOY"), &[("warren.toml", file)])
+    Manifests::kustomization(&text.replace(ABOVE, "DEPLOY"), &[("warren.toml", file)])
+}
+
+#[test]
+fn the_removal_on_openshift_is_a_kustomization_that_renders() {
+    let manifests = Manifests::kustomization(&told("cleanup").replace(ABOVE, "DEPLOY"), &[]);
+    assert_eq!(manifests.pod()["serviceAccountName"], "warren-cleanup");
+    assert_eq!(named(&manifests.pod()["initContainers"], "cleanup")["image"], "registry.example/warren:0.1.0");
 }
 
 #[test]
