@@ -1,0 +1,78 @@
+//! What deploy/ has beside the agent's Pod: the recipe of its image. No container engine has a part in this.
+
+use warren_tests::command::{Finished, attempt};
+use warren_tests::manifests::root;
+
+/// A script of deploy/image/ in a shell, with these variables.
+fn shell(variables: &[&str], script: &str) -> Finished {
+    let folder = root().join("deploy/image").display().to_string();
+    attempt(
+        &[&["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"], variables, &["sh", "-euc", script, &folder]].concat(),
+    )
+}
+
+#[test]
+fn each_builder_asks_debian_for_a_compiler_that_debian_has_there() {
+    // As apt-cache says of bookworm's archives for both: no cross compiler from a platform to itself.
+    for (builder, wanted, packages) in [
+        ("amd64", "amd64", "gcc libc6-dev"),
+        ("arm64", "arm64", "gcc libc6-dev"),
+        ("amd64", "arm64", "gcc-aarch64-linux-gnu libc6-dev-arm64-cross"),
+        ("arm64", "amd64", "gcc-x86-64-linux-gnu libc6-dev-amd64-cross"),
+    ] {
+        let variables = [format!("BUILDARCH={builder}"), format!("TARGETARCH={wanted}")];
+        let said =
+            shell(&variables.each_ref().map(String::as_str), ". $0/platform.sh; echo $target, $compiler, $packages");
+        let cpu = if wanted == "amd64" { "x86_64" } else { "aarch64" };
+        let expected = format!("{cpu}-unknown-linux-gnu, {cpu}-linux-gnu-gcc, {packages}\n");
+        assert_eq!(said.stdout, expected, "{builder} for {wanted}: {}", said.said());
+    }
+    let other = shell(&["BUILDARCH=amd64", "TARGETARCH=s390x"], ". $0/platform.sh");
+    assert!(other.status.code() == Some(64) && other.stderr.contains("'s390x'"), "{}", other.said());
+}
+
+/// As the image of Debian 12 has it.
+const SOURCES: &str = "Types: deb\n# http://snapshot.debian.org/archive/debian/20250520T000000Z\nURIs: http://deb.debian.org/debian\n\
+    Suites: bookworm bookworm-updates\nComponents: main\n\nTypes: deb\nURIs: http://deb.debian.org/debian-security\n\
+    Suites: bookworm-security\nComponents: main\n";
+
+/// Where apt would look after that, and how the script ended.
+fn pinned(snapshot: &str, sources: &str) -> (Vec<String>, Finished) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (list, settings) = (folder.path().join("sources.list.d"), folder.path().join("apt.conf.d"));
+    [&list, &settings].into_iter().for_each(|folder| std::fs::create_dir(folder).expect("made"));
+    let list = list.join("debian.sources");
+    std::fs::write(&list, sources).expect("written");
+    let apt = format!("APT={}", folder.path().display());
+    let said = shell(&[&apt, &format!("SNAPSHOT={snapshot}")], "sh -eu $0/snapshot.sh \"$SNAPSHOT\" $APT");
+    let text = std::fs::read_to_string(&list).expect("it stays");
+    let places = text.lines().filter_map(|line| line.strip_prefix("URIs: "));
+    (places.map(str::to_owned).collect(), said)
+}
+
+#[test]
+fn a_snapshot_pins_every_archive_or_the_build_ends() {
+    let (places, said) = pinned("20261101T000000Z", SOURCES);
+    let expected = ["debian", "debian-security"]
+        .map(|name| format!("http://snapshot.debian.org/archive/{name}/20261101T000000Z/"));
+    assert!(said.success() && places == expected, "{places:?} {}", said.said());
+    let (places, said) = pinned("", SOURCES);
+    assert!(said.success() && places[0] == "http://deb.debian.org/debian", "{places:?} {}", said.said());
+    for (snapshot, sources) in [
+        ("yesterday", SOURCES),
+        ("20261101T000000Z", "URIs: http://mirror.example/debian\n"),
+        ("20261101T000000Z/../x", SOURCES),
+    ] {
+        let (places, said) = pinned(snapshot, sources);
+        assert!(!said.success() && !places.iter().any(|place| place.contains(snapshot)), "{snapshot}: {}", said.said());
+    }
+}
+
+#[test]
+fn the_recipe_of_the_image_uses_these_scripts_in_each_of_its_stages() {
+    let recipe = std::fs::read_to_string(root().join("deploy/Dockerfile")).expect("it is there");
+    let of = |part: &str| recipe.matches(part).count();
+    assert_eq!((of("\nFROM "), of("apt-get update;"), of("snapshot.sh \"${SNAPSHOT:-}\"")), (2, 2, 2));
+    assert_eq!((of("ARG SNAPSHOT"), of(". /image/platform.sh"), of("$packages")), (2, 2, 1));
+    assert!(recipe.contains("ARG BUILDARCH\nARG TARGETARCH\n"));
+}
