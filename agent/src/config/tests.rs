@@ -173,6 +173,24 @@ fn kubernetes_is_a_registry_like_etcd_and_a_node_has_one_of_them() {
 
 #[cfg(feature = "kubernetes")]
 #[test]
+fn the_page_about_hosts_has_a_configuration_that_joins_a_cluster() {
+    let page = include_str!("../../../docs/bare-metal.md");
+    let (_, rest) = page.split_once("```toml\n").expect("an example");
+    let (example, more) = rest.split_once("```").expect("its end");
+    assert!(!more.contains("```toml"), "another example: check it too");
+    let kubeconfig = tempfile::NamedTempFile::new().expect("a file of mode 0600");
+    let path = kubeconfig.path().display().to_string();
+    assert!(refusal(example).contains("/etc/warren/kubeconfig"), "the file has to be there, with mode 0600");
+    let config = layered(&example.replace("/etc/warren/kubeconfig", &path), &[], &[]).expect("valid");
+    assert!(config.kubernetes.is_some() && config.etcd.is_none() && config.node.cidrs_from.is_none());
+    for principal in ["CN=warren:host:", "user `warren:host:NAME`"] {
+        assert!(page.contains(principal), "{principal}");
+    }
+    assert!(page.contains(&format!("/O=warren:hosts/CN=warren:host:{}\"", config.node.name)));
+}
+
+#[cfg(feature = "kubernetes")]
+#[test]
 fn the_api_server_is_asked_for_prefixes_beneath_any_registry() {
     let kubeconfig = tempfile::NamedTempFile::new().expect("a file of mode 0600");
     let etcd = "[etcd]\nendpoints = [\"http://h:1\"]\n";
