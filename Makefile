@@ -35,7 +35,7 @@ TEST_ROOT := cargo test --locked -p warren -p warren-io $(ROOT_RUNNER) -- --igno
 TEST_LAB := cargo test --locked -p warren-tests $(ROOT_RUNNER) -- --test-threads 1
 endif
 
-.PHONY: help demo test unit simulation lab matrix check fmt bench bench-quick bench-build build install clean
+.PHONY: help demo test unit simulation lab matrix check fmt bench bench-quick bench-build build deb install clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -92,6 +92,10 @@ bench-build:
 build: ## The release binary
 	@scripts/setup.sh build
 	$(AS_USER) cargo build --locked --release -p warren
+
+deb: build ## A Debian package of the release binary, its units and settings, in target/debian/; says what is in it that should not be
+	@scripts/setup.sh deb
+	$(AS_USER) scripts/deb.sh
 
 install: build ## Into PREFIX (default /usr/local)
 	$(AS_ROOT) install -D -m 0755 $(TARGET)/release/warren $(DESTDIR)$(PREFIX)/bin/warren

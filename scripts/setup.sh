@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Lists what this machine lacks for one purpose (build, check, demo, test, bench) and installs it with apt and cargo.
+# Lists what this machine lacks for one purpose (build, check, deb, demo, test, bench) and installs it with apt and cargo.
 # Asks first when a person sits at the terminal; not when CI is set or YES=1. Changes nothing when nothing is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:/usr/sbin:/sbin"
-purpose="${1:?usage: scripts/setup.sh build|check|demo|test|bench}"
+purpose="${1:?usage: scripts/setup.sh build|check|deb|demo|test|bench}"
 
 # command:package, for apt
 build=(cc:build-essential protoc:protobuf-compiler descriptor.proto:libprotobuf-dev)
@@ -18,10 +18,12 @@ crates=()
 case "$purpose" in
 build) wanted=("${build[@]}") ;;
 check) wanted=("${build[@]}") crates=(cargo-deny:cargo-deny) ;;
+# The version with which the package was made and looked at.
+deb) wanted=("${build[@]}" dpkg-deb:dpkg) crates=(cargo-deb:cargo-deb@3.8.0) ;;
 demo) wanted=("${build[@]}" "${demo[@]}") ;;
 test) wanted=("${build[@]}" "${demo[@]}" "${lab[@]}" "${cni[@]}" "${manifests[@]}") crates=(boringtun-cli:boringtun-cli) ;;
 bench) wanted=("${build[@]}" "${demo[@]}" "${lab[@]}" cmake:cmake) crates=(boringtun-cli:boringtun-cli gotatun:gotatun-cli) ;;
-*) echo "setup: '$purpose' is none of build, check, demo, test, bench" >&2 && exit 64 ;;
+*) echo "setup: '$purpose' is none of build, check, deb, demo, test, bench" >&2 && exit 64 ;;
 esac
 
 user_has() {
@@ -70,7 +72,7 @@ for crate in "${installs[@]:-}"; do
     # Unoptimised where only a verdict is wanted, since it builds in a third of the time; optimised where it is measured.
     case "$crate" in
     "") ;;
-    cargo-deny) scripts/as-user.sh cargo install --locked --debug "$crate" ;;
+    cargo-deny | cargo-deb@*) scripts/as-user.sh cargo install --locked --debug "$crate" ;;
     *) scripts/as-user.sh cargo install --locked "$crate" ;;
     esac
 done
