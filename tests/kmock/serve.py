@@ -71,10 +71,7 @@ class Cluster(kmock.KubernetesEmulator):
             self.expired -= 1
             yield GONE
             return
-        # kmock tells what there is at the start of each watch, whatever was heard before, and never what is gone.
-        for (resource, _, _), found in list(self.objects.items()):
-            if resource == request.resource and found.deleted and self.is_news(found.last, since):
-                yield {"type": "DELETED", "object": found.last.raw}
+        # kmock tells what there is at the start of each watch, whatever was heard before; what is gone, only a list shows.
         async for event in super()._serve_watch(request):
             if not event or self.is_news(event["object"], since) and is_selected(request, event["object"]):
                 yield event
