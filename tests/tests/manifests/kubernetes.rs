@@ -115,6 +115,8 @@ fn rights_are_those_of_the_service_account_of_whatever_release() {
         let expected = json!({ "kind": "ServiceAccount", "name": "mesh", "namespace": "network" });
         assert_eq!(chart.one(kind)["subjects"][0], expected, "{kind}");
     }
+    let held = &chart.named("ValidatingAdmissionPolicy", "warren-own-events")["spec"]["matchConditions"];
+    assert!(held.to_string().contains("'system:serviceaccount:network:mesh'"), "{held}");
 }
 
 /// What is compared with the Node.
@@ -144,7 +146,7 @@ fn prefixes_of_another_than_the_node_are_not_compared_with_the_nodes() {
     assert_eq!(facts(&chart(&["cidrs=flannel"])), facts(&overlay));
     let nothing = chart(&["kubernetes.compare=nothing"]);
     let policies = nothing.documents.iter().filter(|one| one["spec"]["failurePolicy"].is_string());
-    assert_eq!(policies.map(|one| &one["metadata"]["name"]).collect::<Vec<_>>(), ["warren-own-objects"]);
+    assert_eq!(policies.map(|one| &one["metadata"]["name"]).collect::<Vec<_>>(), ["warren-own-objects", "warren-own-events"]);
 }
 
 #[test]

@@ -119,6 +119,10 @@ capabilities:
 {{- $_ := set $subject "namespace" $root.Release.Namespace -}}
 {{- end -}}
 {{- end -}}
+{{- range $condition := ($object.spec).matchConditions -}}
+{{- $account := printf "'system:serviceaccount:%s:%s'" $root.Release.Namespace (include "warren.name" $root) -}}
+{{- $_ := set $condition "expression" (replace "'system:serviceaccount:warren-system:warren'" $account $condition.expression) -}}
+{{- end -}}
 {{- if and (eq $object.kind "ValidatingAdmissionPolicy") (eq $object.metadata.name "warren-node-facts") (eq (include "warren.compare" $root) "addresses") -}}
 {{- /* As components/cidrs-calico and cidrs-cilium: all rules but those that look at the Node's podCIDRs. */ -}}
 {{- $kept := list -}}
