@@ -20,6 +20,7 @@ mod kem;
 mod model;
 mod probe;
 mod schedule;
+mod standing;
 mod steps;
 
 use std::time::Duration;
@@ -33,6 +34,7 @@ use crate::keys::{PresharedKey, PrivateKey, PublicKey};
 
 pub use self::frame::{FRAME_MAX, LANES_MAX};
 pub use self::probe::{Probe, Seen};
+pub use self::standing::{Failure, Standing};
 
 /// An exchange that is not complete by then is dead.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -190,6 +192,8 @@ pub struct Exchange {
     resend: Duration,
     pause: Duration,
     failures: u32,
+    /// How the last one failed; `None` once one is complete. Decides nothing.
+    failure: Option<Failure>,
     /// Requests since the last Offer that was answered.
     requests: u32,
     /// The peer asked for an exchange while none could begin.
@@ -217,6 +221,7 @@ impl Exchange {
             resend: Duration::ZERO,
             pause: RESEND,
             failures: 0,
+            failure: None,
             requests: 0,
             asked: false,
             not_before: Duration::ZERO,
@@ -360,6 +365,7 @@ impl Exchange {
         }
         let (agreed, reply, ends) = match steps::answer(&self.terms, offer, bytes, self.generation + 1, chance) {
             Err(Refusal::Suite) => {
+                self.failure = Some(Failure::NoSuite);
                 return Ok(vec![Action::Send(frame::with_mac(frame::close(offer.number), [0; MAC]))]);
             }
             agreed => agreed?,
@@ -441,12 +447,15 @@ impl Exchange {
         if number != self.number {
             return Err(Refusal::Unexpected);
         }
+        let mut failure = Failure::Unanswered;
         match &self.state {
             State::Idle => return Err(Refusal::Unexpected),
+            // Without a MAC it is said of the Offer itself.
+            State::Offered(_) if *mac == [0; MAC] => failure = Failure::NoSuite,
             State::Offered(_) => {}
             State::Installing { agreed, .. } | State::Replied { agreed, .. } => agreed.check_close(number, mac)?,
         }
-        self.pause_after_failure(now, chance);
+        self.pause_after(failure, now, chance);
         Ok(self.abandon())
     }
 
@@ -475,7 +484,7 @@ impl Exchange {
     /// Both sides are ready.
     fn complete(&mut self) -> Option<Action> {
         let State::Replied { agreed, .. } = std::mem::replace(&mut self.state, State::Idle) else { return None };
-        (self.failures, self.asked) = (0, false);
+        (self.failures, self.failure, self.asked) = (0, None, false);
         self.not_before = Duration::ZERO;
         let boot = agreed.peer_boot();
         let reborn = self.peer_boot.replace(boot).is_some_and(|known| known != boot);
@@ -487,13 +496,14 @@ impl Exchange {
             State::Replied { agreed, .. } => Some(agreed.close(self.number)),
             _ => None,
         };
-        self.pause_after_failure(now, chance);
+        self.pause_after(Failure::Unanswered, now, chance);
         let mut actions = self.abandon();
         actions.extend(close.map(Action::Send));
         actions
     }
 
-    fn pause_after_failure(&mut self, now: Duration, chance: &mut impl Chance) {
+    fn pause_after(&mut self, failure: Failure, now: Duration, chance: &mut impl Chance) {
+        self.failure = Some(failure);
         self.not_before = now + jittered(doubled(self.failures).min(RETRY_MAX), chance);
         self.failures = self.failures.saturating_add(1);
     }

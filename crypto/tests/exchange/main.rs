@@ -11,7 +11,7 @@ mod world;
 use std::time::Duration;
 
 use warren_crypto::association::Suite;
-use warren_crypto::exchange::{Action, Exchange, Terms};
+use warren_crypto::exchange::{Action, Exchange, Failure, Standing, Terms};
 
 use self::world::{World, private, side, terms};
 
@@ -119,6 +119,7 @@ fn no_suite_in_common_is_said_and_not_lowered() {
     world.want(1);
     world.settle();
     assert!(world.sides.iter().all(|side| side.senders.is_none() && !side.exchange.is_busy()));
+    assert!(world.sides.iter().all(|side| side.exchange.standing() == Standing::Failed(Failure::NoSuite)));
 }
 
 #[test]
