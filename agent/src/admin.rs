@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 pub use client::{ClientError, ask};
 pub use server::{AdminError, serve};
 
-use crate::status::Status;
+use crate::status::{AssociationStatus, Status};
 
 /// The socket's file name.
 pub const SOCKET: &str = "warren.sock";
@@ -53,7 +53,7 @@ pub enum Answer {
 }
 
 /// What `warren verify` found.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Verify {
     /// The peer.
     pub peer: String,
@@ -67,8 +67,23 @@ pub struct Verify {
     pub session: bool,
     /// Milliseconds that a fresh handshake took.
     pub rtt_ms: Option<f64>,
-    /// Traffic to this peer is encrypted.
+    /// Traffic to this peer leaves, and is encrypted.
     pub encrypted: bool,
+    /// Data to this peer, or some of it, is dropped as `no_association`.
+    #[serde(default)]
+    pub dropped: bool,
+    /// As [`crate::status::PeerStatus::data`].
+    #[serde(default)]
+    pub data: String,
+    /// The associations on which data is sent to it; `None` while there are none.
+    #[serde(default)]
+    pub association: Option<AssociationStatus>,
+    /// Workers of this node: each wants a lane.
+    #[serde(default)]
+    pub workers: u16,
+    /// Why data, or some of it, does not travel in associations.
+    #[serde(default)]
+    pub why_tunnel: Option<String>,
     /// For people.
     pub detail: String,
 }

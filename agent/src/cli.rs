@@ -68,13 +68,14 @@ enum Command {
     Import(import::Command),
     /// Say what this host lacks, each with its remedy. Changes nothing. Exits with 2 when the agent could not run.
     Preflight,
-    /// Show the running agent: peers, traffic, what is wrong. Exits with 1 when something is.
+    /// Show the running agent: peers, what carries data to them, traffic, what is wrong. Exits with 1 when something is.
     Status {
         /// How to print it.
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
-    /// Show which path traffic to a peer takes, and prove with a fresh handshake that the peer is there.
+    /// Show which path traffic to a peer takes and what carries it, and prove with a fresh handshake that the peer is there. Exits
+    /// with 2 when traffic to it is not encrypted or does not leave, with 1 when some of it is dropped.
     Verify {
         /// The peer's name, as `warren status` shows it.
         peer: String,

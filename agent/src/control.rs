@@ -4,6 +4,7 @@
 //! Order at start: guard, device, routes, and only then the record is published. Nothing here waits for a registry.
 
 mod accepted;
+mod carriage;
 pub(crate) mod cni;
 mod concerns;
 mod desired;

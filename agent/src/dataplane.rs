@@ -47,9 +47,10 @@ use warren_overlay::record::NodeName;
 use crate::config::{Associations, Offload};
 use clerk::Clerk;
 use counters::WorkerCounters;
+pub use link::{Association, Obstacle};
 use orders::{Orders, Ready};
 use peer::Peer;
-pub use peer::{ASSOCIATIONS, Association, PeerCounters};
+pub use peer::{ASSOCIATIONS, PeerCounters};
 use roll::Roll;
 use snapshot::Snapshot;
 use worker::Worker;
@@ -103,8 +104,8 @@ pub struct PeerReport {
     pub unanswered: Option<Duration>,
     /// Traffic and drops.
     pub counters: PeerCounters,
-    /// The associations on which data is sent; `None` while it travels in the tunnel.
-    pub association: Option<Association>,
+    /// The associations on which data is sent, or why there are none.
+    pub association: Result<Association, Obstacle>,
     /// The peer knows associations.
     pub speaks_associations: bool,
 }
@@ -300,6 +301,16 @@ impl Dataplane {
         let snapshot = self.shared.snapshot.load();
         let slot = snapshot.peers().find(|peer| peer.name() == name).map(|peer| peer.slot());
         slot.is_some_and(|slot| self.clerk.handshake_now(slot))
+    }
+
+    /// Asks for associations with this peer, as data would.
+    pub fn associate(&self, name: &NodeName) {
+        let snapshot = self.shared.snapshot.load();
+        let peer = snapshot.peers().find(|peer| peer.name() == name);
+        if let Some(peer) = peer.filter(|peer| peer.speaks() && self.shared.options.associations != Associations::Off) {
+            // The clerk looks by itself, four times a second.
+            peer.want();
+        }
     }
 
     /// Drops by reason over all threads.

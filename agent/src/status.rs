@@ -2,6 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Data travels in associations.
+pub const ASSOCIATIONS: &str = "associations";
+/// Data travels in the WireGuard session.
+pub const TUNNEL: &str = "tunnel";
+/// Data is dropped as `no_association`: associations are required, and there are none.
+pub const DROPPED: &str = "dropped";
+
 /// The agent at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -112,25 +119,29 @@ pub struct PeerStatus {
     pub drops: u64,
     /// Prefixes routed to it.
     pub cidrs: Vec<String>,
-    /// The associations on which its data is sent; `None` while it travels in the tunnel.
+    /// What carries data to it: [`ASSOCIATIONS`], [`TUNNEL`] or [`DROPPED`].
+    #[serde(default)]
+    pub data: String,
+    /// The associations on which data is sent to it; `None` while there are none.
     #[serde(default)]
     pub association: Option<AssociationStatus>,
-    /// Why there is no association.
+    /// Why data to it, or some of it, does not travel in associations.
     #[serde(default)]
     pub why_tunnel: Option<String>,
 }
 
-/// How data travels to a peer.
+/// The associations on which data is sent to a peer. What comes from it, it says itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssociationStatus {
     /// `aes-256-gcm` or `chacha20-poly1305`.
     pub suite: String,
-    /// Lanes on which this node sends, one for each of its workers.
+    /// Lanes on which this node sends, one for each of its workers. What a worker without one sends travels in the tunnel,
+    /// or is dropped where associations are required.
     pub lanes: usize,
     /// Of these, by source ports of their own.
     pub own_ports: usize,
     /// Seconds since the keys were agreed on.
     pub age: u64,
-    /// Whether whoever breaks X25519 later learns nothing.
+    /// All data to the peer travels in associations, or is dropped: whoever breaks X25519 later learns nothing of it.
     pub post_quantum: bool,
 }

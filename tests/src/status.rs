@@ -32,6 +32,21 @@ impl Status {
         self.peer(name)?["association"]["suite"].as_str()
     }
 
+    /// What carries data to a peer.
+    pub fn data(&self, name: &str) -> Option<&str> {
+        self.peer(name)?["data"].as_str()
+    }
+
+    /// Why data to a peer does not travel in associations, or not all of it.
+    pub fn why_tunnel(&self, name: &str) -> Option<&str> {
+        self.peer(name)?["why_tunnel"].as_str()
+    }
+
+    /// Whether all data to a peer is safe from who breaks X25519 later.
+    pub fn is_post_quantum(&self, name: &str) -> bool {
+        self.peer(name).is_some_and(|peer| peer["association"]["post_quantum"] == true)
+    }
+
     /// One peer.
     pub fn peer(&self, name: &str) -> Option<&Value> {
         self.array("peers").iter().find(|peer| peer["name"] == name)

@@ -16,6 +16,12 @@ fn two_agents_soon_send_on_associations_with_any_numbers_of_workers() {
         assert!(ping(pods[0].namespace(), pods[1].address()));
         agents[0].until("data goes on associations", |status| status.suite("node2").is_some());
         agents[1].until("data goes on associations", |status| status.suite("node1").is_some());
+        for (agent, other, workers) in [(&agents[0], "node2", one), (&agents[1], "node1", two)] {
+            agent.until("all of it does, by a lane for each worker", |status| status.is_post_quantum(other));
+            let status = agent.now();
+            assert_eq!(status.peer(other).map(|peer| &peer["association"]["lanes"]), Some(&workers.into()));
+            assert_eq!((status.data(other), status.why_tunnel(other)), (Some("associations"), None));
+        }
         for address in pods[1].addresses() {
             assert!(ping(pods[0].namespace(), *address));
         }
@@ -80,6 +86,16 @@ impl Pair {
         ping(self.pods[0].namespace(), self.pods[1].address())
     }
 
+    /// `warren verify` of the other node on this one.
+    #[track_caller]
+    fn verifies(&self, number: usize, code: i32, words: &[&str]) {
+        let verify = self.agents[number].cli(&["verify", ["node2", "node1"][number]]);
+        assert_eq!(verify.status.code(), Some(code), "{}", verify.said());
+        for word in words {
+            assert!(verify.stdout.contains(word), "{word:?} is missing:\n{}", verify.stdout);
+        }
+    }
+
     fn until_associated(&self) {
         let other = ["node2", "node1"];
         for (agent, other) in self.agents.iter().zip(other) {
@@ -96,7 +112,12 @@ fn one_without_associations_and_one_with_them_talk_in_the_tunnel() {
     let pair = pair([&[("associations", "\"off\"")], &[]]);
     assert!(pair.reached());
     transfer(pair.pods[0].namespace(), pair.pods[1].namespace(), pair.pods[1].address(), 50);
-    assert_eq!(pair.agents[1].now().suite("node1"), None);
+    let (off, willing) = (pair.agents[0].now(), pair.agents[1].now());
+    assert_eq!(willing.suite("node1"), None);
+    assert_eq!((off.data("node2"), willing.data("node1")), (Some("tunnel"), Some("tunnel")));
+    assert!(off.why_tunnel("node2").is_some_and(|why| why.contains("off here")), "{:?}", off.why_tunnel("node2"));
+    assert!(willing.why_tunnel("node1").is_some());
+    pair.verifies(0, 0, &["data          tunnel", "post-quantum  no", "encrypted     yes", "ChaCha20-Poly1305"]);
     pair.sniffer.assert_encrypted();
     drop(pair.lab);
 }
@@ -110,6 +131,7 @@ fn a_pinned_suite_is_used() {
         assert_eq!(pair.agents[0].now().suite("node2"), Some(suite));
         assert_eq!(pair.agents[1].now().suite("node1"), Some(suite));
         assert!(pair.reached());
+        pair.verifies(0, 0, &["data          associations", suite, "post-quantum  yes", "encrypted     yes"]);
         pair.sniffer.assert_encrypted();
     }
 }
@@ -121,6 +143,8 @@ fn with_require_nothing_travels_outside_of_an_association() {
         assert!(!ping(pair.pods[from].namespace(), pair.pods[to].address()));
     }
     pair.agents[0].until("it is counted by name", |status| status.drops("no_association") > 1);
+    pair.verifies(0, 2, &["session       yes", "data          dropped", "encrypted     NO", "no_association"]);
+    assert_eq!(pair.agents[0].now().data("node2"), Some("dropped"));
     pair.sniffer.assert_nothing_in_clear();
 }
 
@@ -129,6 +153,13 @@ fn two_that_pin_different_suites_do_not_talk() {
     let pair = pair([&[("suite", "\"aes-256-gcm\"")], &[("suite", "\"chacha20-poly1305\"")]]);
     for _ in 0..3 {
         assert!(!pair.reached());
+    }
+    for (number, other) in [(0, "node2"), (1, "node1")] {
+        pair.agents[number].until("it is said why", |status| {
+            pair.reached();
+            status.why_tunnel(other).is_some_and(|why| why.contains("no suite in common"))
+        });
+        pair.verifies(number, 2, &["dropped", "no suite in common", "encrypted     NO"]);
     }
     pair.sniffer.assert_nothing_in_clear();
 }

@@ -50,7 +50,7 @@ fn status_shows_the_agent_to_people_and_programs_and_exits_with_0_when_all_is_we
     let pair = pair();
     let text = pair.agents[0].cli(&["status"]);
     exits(&text, 0);
-    for word in ["node1", "node2", "up", "10.77.0.2:51840", "10.42.2.0/24", "loaded", "strict"] {
+    for word in ["node1", "node2", "up", "10.77.0.2:51840", "10.42.2.0/24", "loaded", "strict", "POST-QUANTUM"] {
         assert!(text.stdout.contains(word), "{word} is missing:\n{}", text.stdout);
     }
     let finished = pair.agents[0].cli(&["status", "-o", "json"]);
@@ -90,7 +90,7 @@ fn verify_proves_a_peer_and_exits_with_2_when_it_is_not_encrypted_or_not_known()
     let mut pair = pair();
     let text = pair.agents[0].cli(&["verify", "node2"]);
     exits(&text, 0);
-    assert!(text.stdout.contains("encrypted   yes") && text.stdout.contains("warren0"), "{}", text.stdout);
+    assert!(text.stdout.contains("encrypted     yes") && text.stdout.contains("warren0"), "{}", text.stdout);
     let finished = pair.agents[0].cli(&["verify", "node2", "-o", "json"]);
     exits(&finished, 0);
     let verify = json(&finished);

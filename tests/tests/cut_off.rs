@@ -160,6 +160,10 @@ fn associations_that_fall_silent_leave_their_data_to_the_tunnel_for_good() {
         let what = format!("the tunnel carries after {:?}", star.cuts[outer - 1]);
         eventually(LANE + TICK, &what, || star.reached(outer).then_some(()));
     }
+    star.agents[0].within(LANE, "it is said why", |status| {
+        let why = star.nodes.last().and_then(|node| status.why_tunnel(&node.name));
+        why.is_some_and(|why| why.contains("lanes do not arrive"))
+    });
     // They are tried again meanwhile, and no data is lost by that.
     holds_for(2 * LANE, "the tunnel goes on carrying", || outer.clone().all(|outer| star.reached(outer)));
     star.cuts.iter().for_each(|cut| cut.healed.store(true, Ordering::SeqCst));

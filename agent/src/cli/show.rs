@@ -5,7 +5,7 @@ use crate::admin::Verify;
 use crate::cidrs::{Where, look};
 use crate::config::{Cidrs, Config};
 use crate::preflight::Finding;
-use crate::status::{PeerStatus, Status};
+use crate::status::{AssociationStatus, PeerStatus, Status};
 
 /// The agent on one screen; 1 when something is wrong.
 pub(super) fn status(status: &Status, output: Output) -> Result<u8, String> {
@@ -44,6 +44,7 @@ fn screen(status: &Status) -> String {
     line("drops", or_none(&drops));
     text.push('\n');
     text.push_str(&peers(&status.peers));
+    text.push_str(&carriage(&status.peers, status.workers));
     for (title, entries) in [("problem", &status.problems), ("held", &status.held.iter().cloned().collect())] {
         for entry in entries {
             text.push_str(&format!("{title}: {entry}\n"));
@@ -63,17 +64,13 @@ fn peers(peers: &[PeerStatus]) -> String {
     if peers.is_empty() {
         return "no peers\n".to_owned();
     }
-    let header =
-        ["PEER", "STATE", "ENDPOINT", "HANDSHAKE", "DATA", "RECEIVED", "SENT", "DROPS", "CIDRS"].map(str::to_owned);
+    let header = ["PEER", "STATE", "ENDPOINT", "HANDSHAKE", "RECEIVED", "SENT", "DROPS", "CIDRS"].map(str::to_owned);
     let rows = peers.iter().map(|peer| {
         [
             peer.name.clone(),
             peer.state.clone(),
             peer.endpoint.clone().unwrap_or_else(|| "unknown".to_owned()),
             peer.handshake_age.map_or_else(|| "never".to_owned(), |age| format!("{age} s ago")),
-            peer.association
-                .as_ref()
-                .map_or_else(|| "tunnel".to_owned(), |one| format!("{} x{}", one.suite, one.lanes)),
             bytes(peer.rx_bytes),
             bytes(peer.tx_bytes),
             peer.drops.to_string(),
@@ -81,6 +78,31 @@ fn peers(peers: &[PeerStatus]) -> String {
         ]
     });
     table(std::iter::once(header).chain(rows).collect())
+}
+
+/// What carries data to each peer, and why that is not associations.
+fn carriage(peers: &[PeerStatus], workers: u16) -> String {
+    if peers.is_empty() {
+        return String::new();
+    }
+    let header = ["PEER", "DATA", "LANES", "AGE", "POST-QUANTUM", "WHY NOT"].map(str::to_owned);
+    let none = || "-".to_owned();
+    let rows = peers.iter().map(|peer| {
+        let association = peer.association.as_ref();
+        [
+            peer.name.clone(),
+            association.map_or_else(|| peer.data.clone(), |one| one.suite.clone()),
+            association.map_or_else(none, |one| format!("{} of {workers}", one.lanes)),
+            association.map_or_else(none, |one| format!("{} s", one.age)),
+            post_quantum(association).to_owned(),
+            peer.why_tunnel.clone().unwrap_or_default(),
+        ]
+    });
+    format!("\n{}", table(std::iter::once(header).chain(rows).collect()))
+}
+
+fn post_quantum(association: Option<&AssociationStatus>) -> &'static str {
+    if association.is_some_and(|one| one.post_quantum) { "yes" } else { "no" }
 }
 
 fn table<const N: usize>(rows: Vec<[String; N]>) -> String {
@@ -100,24 +122,40 @@ fn bytes(n: u64) -> String {
     if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", units[unit as usize]) }
 }
 
-/// What was verified; 2 when traffic to the peer is not encrypted.
+/// What was verified; 2 when traffic to the peer is not encrypted, 1 when some of it is dropped.
 pub(super) fn verify(verify: &Verify, output: Output) -> Result<u8, String> {
     if output == Output::Json {
         say(serde_json::to_string(verify).map_err(|error| error.to_string())?);
     } else {
-        let yes = |is: bool| if is { "yes" } else { "NO" };
-        say(format_args!("peer        {}", verify.peer));
-        say(format_args!("lookup      {}: {}", verify.destination, verify.route));
-        say(format_args!("in tunnel   {}", yes(verify.via_tunnel)));
-        say(format_args!("session     {}", yes(verify.session)));
-        match verify.rtt_ms {
-            Some(rtt) => say(format_args!("handshake   {rtt:.2} ms")),
-            None => say("handshake   not measured"),
-        }
-        say(format_args!("encrypted   {}", yes(verify.encrypted)));
-        say(&verify.detail);
+        say(verified(verify).trim_end());
     }
-    Ok(if verify.encrypted { OK } else { FAILED })
+    Ok(match verify {
+        Verify { encrypted: false, .. } => FAILED,
+        Verify { dropped: true, .. } => DEGRADED,
+        _ => OK,
+    })
+}
+
+fn verified(verify: &Verify) -> String {
+    let yes = |is: bool| if is { "yes" } else { "NO" }.to_owned();
+    let association = verify.association.as_ref();
+    let data = association.map_or_else(
+        || verify.data.clone(),
+        |one| format!("{}: {}, {} of {} lanes, {} s old", verify.data, one.suite, one.lanes, verify.workers, one.age),
+    );
+    let mut lines = vec![
+        ("peer", verify.peer.clone()),
+        ("lookup", format!("{}: {}", verify.destination, verify.route)),
+        ("in tunnel", yes(verify.via_tunnel)),
+        ("session", yes(verify.session)),
+        ("handshake", verify.rtt_ms.map_or_else(|| "not measured".to_owned(), |rtt| format!("{rtt:.2} ms"))),
+        ("data", data),
+        ("post-quantum", post_quantum(association).to_owned()),
+    ];
+    lines.extend(verify.why_tunnel.clone().map(|why| ("why not", why)));
+    lines.push(("encrypted", yes(verify.encrypted)));
+    let lines: String = lines.iter().map(|(name, value)| format!("{name:<12}  {value}\n")).collect();
+    format!("{lines}{}\n", verify.detail)
 }
 
 /// What the host lacks; 2 when the agent cannot run.
@@ -177,3 +215,6 @@ fn registry(config: &Config) -> String {
         _ => "this file alone".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,11 +7,12 @@ use warren_overlay::mesh::Origin;
 
 use super::Control;
 use super::accepted::listed;
+use super::carriage::Carriage;
 use super::desired::{registry_inside, registry_tunnelled};
 use crate::admin::Request;
-use crate::config::{Associations, Mode};
+use crate::config::Mode;
 use crate::dataplane::PeerReport;
-use crate::status::{AssociationStatus, PeerStatus, RegistryStatus, Status};
+use crate::status::{PeerStatus, RegistryStatus, Status};
 
 /// A handshake, and its repetition after five seconds.
 const UNANSWERED: Duration = Duration::from_secs(6);
@@ -91,10 +92,10 @@ impl Control {
     }
 
     fn peer_status(&self, report: &PeerReport) -> PeerStatus {
-        let spec = self.peers.get(&report.name);
-        let origin = match spec.map(|spec| spec.origin) {
-            Some(Origin::Static) => "static",
-            _ => "registry",
+        let (spec, carriage) = (self.peers.get(&report.name), self.carriage(report));
+        let origin = match carriage.origin {
+            Origin::Static => "static",
+            Origin::Registry => "registry",
         };
         PeerStatus {
             name: report.name.to_string(),
@@ -109,29 +110,16 @@ impl Control {
             tx_packets: report.counters.tx_packets,
             rx_packets: report.counters.rx_packets,
             drops: report.counters.drops,
-            association: report.association.map(|association| AssociationStatus {
-                suite: association.suite.name().to_owned(),
-                lanes: association.lanes,
-                own_ports: association.own_ports,
-                age: association.age.as_secs(),
-                // The exchange knows no other way.
-                post_quantum: true,
-            }),
-            why_tunnel: self.why_tunnel(report).map(str::to_owned),
+            data: carriage.data().to_owned(),
+            association: carriage.association(),
+            why_tunnel: carriage.why_tunnel(),
             cidrs: spec.map(|spec| spec.cidrs.iter().map(ToString::to_string).collect()).unwrap_or_default(),
         }
     }
 
-    fn why_tunnel(&self, report: &PeerReport) -> Option<&'static str> {
-        if report.association.is_some() {
-            return None;
-        }
-        Some(match self.config.overlay.associations {
-            Associations::Off => "associations are off here",
-            _ if !report.speaks_associations => "the peer does not announce associations",
-            _ if report.handshake_age.is_none() => "there is no session",
-            _ => "nothing was sent lately, or the peer has not agreed yet",
-        })
+    pub(super) fn carriage<'a>(&self, report: &'a PeerReport) -> Carriage<'a> {
+        let origin = self.peers.get(&report.name).map_or(Origin::Registry, |spec| spec.origin);
+        Carriage { stance: self.config.overlay.associations, workers: self.workers, origin, report }
     }
 
     fn peer_state(&self, report: &PeerReport) -> &'static str {

@@ -1,20 +1,24 @@
-//! `warren verify PEER`: what the kernel would do with a packet, and what a fresh handshake measures.
+//! `warren verify PEER`: what the kernel would do with a packet, what a fresh handshake measures, and what carries data.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
-use warren_crypto::association::Suite;
 use warren_overlay::mesh::PeerSpec;
 use warren_overlay::record::NodeName;
 
 use super::Control;
+use super::carriage::Carriage;
 use crate::admin::Verify;
-use crate::dataplane::Dataplane;
+use crate::config::Associations;
+use crate::dataplane::{Dataplane, PeerReport};
+use crate::status::DROPPED;
 
 /// How long a peer may take to answer.
 const PATIENCE: Duration = Duration::from_secs(6);
+/// How long two ends that agree on associations may take.
+const AGREEMENT: Duration = Duration::from_secs(3);
 /// How often the answer is looked for.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -32,23 +36,29 @@ impl Control {
             Some(destination) => self.host.route_of(&self.desired(), destination).await,
             None => "the peer has no prefix".to_owned(),
         };
-        let via_tunnel = route.contains(&self.config.overlay.device);
+        let found = Verify {
+            peer: name.to_string(),
+            destination: destination.map(|address| address.to_string()).unwrap_or_default(),
+            via_tunnel: route.contains(&self.config.overlay.device),
+            route,
+            workers: self.workers as u16,
+            ..Verify::default()
+        };
+        let (stance, workers) = (self.config.overlay.associations, self.workers);
         let dataplane = Arc::clone(&self.dataplane);
         tokio::task::spawn_local(async move {
             let rtt = measure(&dataplane, &name).await;
-            let report = dataplane.peers().into_iter().find(|peer| peer.name == name);
-            let session = report.as_ref().is_some_and(|report| report.handshake_age.is_some());
-            let suite = report.and_then(|report| report.association).map(|association| association.suite);
-            let _ = reply.send(Ok(Verify {
-                peer: name.to_string(),
-                destination: destination.map(|address| address.to_string()).unwrap_or_default(),
-                route,
-                via_tunnel,
-                session,
-                rtt_ms: rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
-                encrypted: via_tunnel && session,
-                detail: detail(via_tunnel, session, rtt, suite),
-            }));
+            // Who does not answer now agrees on nothing.
+            let patience = rtt.map_or(Duration::ZERO, |_| AGREEMENT);
+            let found = match agreed(&dataplane, &name, patience, (stance, workers)).await {
+                Some(report) => {
+                    let carriage = Carriage { stance, workers, origin: spec.origin, report: &report };
+                    judged(found, rtt, &carriage)
+                }
+                // It left the mesh meanwhile.
+                None => Verify { detail: detail(&found), ..found },
+            };
+            let _ = reply.send(Ok(found));
         });
     }
 }
@@ -74,21 +84,77 @@ async fn measure(dataplane: &Dataplane, name: &NodeName) -> Option<Duration> {
     None
 }
 
-fn detail(via_tunnel: bool, session: bool, rtt: Option<Duration>, suite: Option<Suite>) -> String {
-    match (via_tunnel, session, rtt) {
-        (false, ..) => "the kernel would not send this traffic into the tunnel: see problems in `warren status`",
-        (true, false, _) => "routed into the tunnel, but the peer does not answer: nothing passes, nothing leaks",
-        (true, true, None) => "there is a session, but no answer to a fresh handshake: it was not measured",
-        (true, true, Some(_)) => {
-            return match suite {
-                Some(suite) => format!(
-                    "routed to the peer, authenticated just now, encrypted with {} in associations of its own (X25519 and \
-                     ML-KEM-768)",
-                    suite.name()
-                ),
-                None => "routed into the tunnel, authenticated just now, encrypted with ChaCha20-Poly1305".to_owned(),
-            };
+/// The peer once it is clear whether data to it travels in associations: they are asked for, as data would.
+async fn agreed(
+    dataplane: &Dataplane,
+    name: &NodeName,
+    patience: Duration,
+    (stance, workers): (Associations, usize),
+) -> Option<PeerReport> {
+    let started = Instant::now();
+    loop {
+        let report = dataplane.peers().into_iter().find(|peer| peer.name == *name)?;
+        let hopeful = stance != Associations::Off && report.speaks_associations && report.handshake_age.is_some();
+        let passing = match report.association {
+            Ok(association) => association.lanes < workers,
+            Err(obstacle) => obstacle.is_passing(),
+        };
+        if !hopeful || !passing || started.elapsed() >= patience {
+            return Some(report);
         }
+        if report.association.is_err() {
+            dataplane.associate(name);
+        }
+        tokio::time::sleep(LOOK).await;
     }
-    .to_owned()
 }
+
+/// What was found, with what it means.
+fn judged(found: Verify, rtt: Option<Duration>, carriage: &Carriage<'_>) -> Verify {
+    let session = carriage.report.handshake_age.is_some();
+    let data = carriage.data();
+    let found = Verify {
+        session,
+        rtt_ms: rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
+        encrypted: found.via_tunnel && session && data != DROPPED,
+        dropped: carriage.is_dropped(),
+        data: data.to_owned(),
+        association: carriage.association(),
+        why_tunnel: carriage.why_tunnel(),
+        ..found
+    };
+    Verify { detail: detail(&found), ..found }
+}
+
+fn detail(found: &Verify) -> String {
+    let why = found.why_tunnel.as_deref().unwrap_or_default();
+    match found {
+        Verify { via_tunnel: false, .. } => {
+            "the kernel would not send this traffic into the tunnel: see problems in `warren status`".to_owned()
+        }
+        Verify { session: false, .. } => {
+            "routed into the tunnel, but the peer does not answer: nothing passes, nothing leaks".to_owned()
+        }
+        Verify { association: None, dropped: true, .. } => format!(
+            "routed to the peer, but data is dropped here (no_association): `overlay.associations` or a named \
+             `overlay.suite` requires associations, and there are none: {why}"
+        ),
+        Verify { rtt_ms: None, .. } => {
+            "there is a session, but no answer to a fresh handshake: it was not measured".to_owned()
+        }
+        Verify { association: Some(association), .. } => {
+            let rest = if why.is_empty() { String::new() } else { format!("; {why}") };
+            format!(
+                "routed to the peer, authenticated just now, encrypted with {} in associations of its own (X25519 and \
+                 ML-KEM-768){rest}",
+                association.suite
+            )
+        }
+        Verify { association: None, .. } => format!(
+            "routed into the tunnel, authenticated just now, encrypted with ChaCha20-Poly1305; no associations: {why}"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -15,9 +15,9 @@ use warren_overlay::frame::{self, PACKET_MAX, Part};
 use super::Shared;
 use super::chance::Dice;
 use super::clerk::Clerk;
-use super::link::{Deed, Link};
+use super::link::{Deed, Link, Obstacle};
 use super::orders::{Order, PeerId, Ready};
-use super::peer::{Association, Peer, Session};
+use super::peer::{Peer, Session};
 use crate::config::Associations;
 
 /// The time between two handshakes to one peer's new address, and how many there are.
@@ -206,7 +206,7 @@ impl Clerk {
         if self.associates.links.remove(&peer.slot()).is_none() {
             return;
         }
-        peer.lock().association = None;
+        peer.lock().association = Err(Obstacle::default());
         for worker in 0..self.shared.sockets.len() {
             self.perform(peer, Deed::Order(worker, Order::Purge { peer: peer.id(), keep: None }));
         }
@@ -240,14 +240,9 @@ impl Clerk {
         let mut dice = std::mem::replace(&mut self.associates.dice, Dice { workers: 1, used: Default::default() });
         let link = self.associates.link(peer, &shared);
         let deeds = act(link, &mut dice, now);
-        let association = link.in_use().map(|ways| Association {
-            suite: ways.suite,
-            lanes: ways.carrying(),
-            own_ports: ways.own_ports(),
-            age: now.saturating_sub(ways.since),
-        });
+        let found = link.association(now).ok_or_else(|| link.obstacle());
         self.associates.dice = dice;
-        peer.lock().association = association;
+        peer.lock().association = found;
         for deed in deeds {
             self.perform(peer, deed);
         }

@@ -1,6 +1,7 @@
 //! What the clerk keeps of one peer's associations: the exchange under way, how old each generation is, and whether its
 //! lanes arrive. Pure: the time comes in, orders and frames go out.
 
+mod association;
 mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,8 +13,8 @@ use warren_io::steer::worker_of_index;
 use warren_overlay::drops::DropReason;
 use warren_overlay::frame::Assembly;
 
-use self::ways::Move;
-pub(super) use self::ways::Ways;
+pub use self::association::{Association, Obstacle};
+use self::ways::{Move, Ways};
 use super::orders::{Order, PeerId};
 
 /// A generation in use is renewed after this.
@@ -26,6 +27,8 @@ const SEND_UNTIL: Duration = Duration::from_secs(160);
 const GENERATIONS: usize = 3;
 /// How often a peer is told of our start; any one may be lost.
 const HELLOS: u32 = 5;
+/// A way on which no lane arrives by then is called silent, to people.
+const MUTE: Duration = Duration::from_secs(5);
 /// Lanes that arrive for this long are trusted again.
 const TRUST: Duration = Duration::from_secs(30);
 /// After the second silence in a row the tunnel is kept for this long, and for twice as long after each further one.
@@ -77,6 +80,8 @@ pub(super) struct Link {
     pub(super) required: bool,
     last_silence: Duration,
     distrusted: Duration,
+    /// No lane arrived since one was expected to. Decides nothing.
+    silent: bool,
     hellos: u32,
     next_hello: Duration,
 }
@@ -98,6 +103,7 @@ impl Link {
             required: false,
             last_silence: Duration::ZERO,
             distrusted: Duration::ZERO,
+            silent: false,
             hellos: 0,
             next_hello: Duration::ZERO,
         }
@@ -246,6 +252,7 @@ impl Link {
             let moves = self.sending[at].tick(now, sent);
             deeds.extend(self.go(at, moves));
         }
+        self.silent |= self.sending.last().is_some_and(|ways| ways.carrying() == 0 && now >= ways.since + MUTE);
         let dead = self.sending.last().is_some_and(Ways::is_dead);
         if dead {
             self.sending.pop();
@@ -261,7 +268,10 @@ impl Link {
     fn go(&mut self, at: usize, moves: Vec<Move>) -> Vec<Deed> {
         for one in &moves {
             match *one {
-                Move::Carry { lane, .. } => self.sending[..at].iter_mut().for_each(|older| older.supersede(lane)),
+                Move::Carry { lane, .. } => {
+                    self.silent = false;
+                    self.sending[..at].iter_mut().for_each(|older| older.supersede(lane));
+                }
                 Move::Forsake { lane } => self.ports.get_mut(lane).into_iter().for_each(|port| *port = None),
                 Move::Probe { .. } | Move::Rest { .. } => {}
             }
@@ -304,7 +314,7 @@ impl Link {
                 Action::Purge => {
                     self.receiving.clear();
                     self.installing = None;
-                    (self.silences, self.distrusted) = (0, Duration::ZERO);
+                    (self.silences, self.distrusted, self.silent) = (0, Duration::ZERO, false);
                     self.sending.clear();
                     deeds.extend(self.tell_all(|peer| Order::Purge { peer, keep: None }));
                 }

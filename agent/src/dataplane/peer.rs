@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use warren_crypto::association::Suite;
 use warren_crypto::tunnel::{Identity, Opened, Tunnel, TunnelConfig, TunnelError};
 use warren_overlay::drops::DropReason;
 use warren_overlay::forward::{Open, Seal, Slot};
@@ -16,7 +15,7 @@ use warren_overlay::record::NodeName;
 
 use super::PeerReport;
 use super::counters::LaneCounters;
-use super::link::Passed;
+use super::link::{Association, Obstacle, Passed};
 use super::orders::PeerId;
 
 /// The feature that a record names.
@@ -45,19 +44,6 @@ pub struct PeerCounters {
     pub drops: u64,
 }
 
-/// What an agent and its peer agreed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Association {
-    /// The AEAD.
-    pub suite: Suite,
-    /// Lanes on which this node sends.
-    pub lanes: usize,
-    /// Of these, by source ports of their own.
-    pub own_ports: usize,
-    /// Its age.
-    pub age: Duration,
-}
-
 /// What workers read and write of a peer without its lock; the same for all of its descriptions.
 pub(super) struct Shared {
     id: PeerId,
@@ -84,8 +70,8 @@ pub(super) struct Peer {
 pub(super) struct Session {
     pub(super) tunnel: Tunnel,
     pub(super) counters: PeerCounters,
-    /// What the clerk agreed on with the peer, for people.
-    pub(super) association: Option<Association>,
+    /// What the clerk agreed on with the peer, or why there is nothing, for people.
+    pub(super) association: Result<Association, Obstacle>,
     shared: Arc<Shared>,
     endpoints: Vec<SocketAddr>,
     endpoint: Option<SocketAddr>,
@@ -135,7 +121,7 @@ impl Peer {
         let session = Session {
             tunnel,
             counters: PeerCounters::default(),
-            association: None,
+            association: Err(Obstacle::default()),
             shared: Arc::clone(&shared),
             endpoint: spec.endpoints.first().copied(),
             endpoints: spec.endpoints.clone(),

@@ -146,7 +146,10 @@ fn prefixes_of_another_than_the_node_are_not_compared_with_the_nodes() {
     assert_eq!(facts(&chart(&["cidrs=flannel"])), facts(&overlay));
     let nothing = chart(&["kubernetes.compare=nothing"]);
     let policies = nothing.documents.iter().filter(|one| one["spec"]["failurePolicy"].is_string());
-    assert_eq!(policies.map(|one| &one["metadata"]["name"]).collect::<Vec<_>>(), ["warren-own-objects", "warren-own-events"]);
+    assert_eq!(
+        policies.map(|one| &one["metadata"]["name"]).collect::<Vec<_>>(),
+        ["warren-own-objects", "warren-own-events"]
+    );
 }
 
 #[test]

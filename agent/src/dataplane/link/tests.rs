@@ -380,3 +380,55 @@ fn an_answer_with_another_mac_is_counted_as_forged() {
     *answer.last_mut().unwrap() ^= 1;
     assert!(pair.links[who].take(&answer, pair.now, &mut pair.dice[who]).is_ok(), "and the real one is taken after it");
 }
+
+#[test]
+fn what_is_in_the_way_of_associations_is_said_by_name() {
+    let mut pair = pair([2, 2]);
+    let obstacle = |pair: &Pair| [0, 1].map(|who: usize| pair.links[who].obstacle());
+    assert_eq!(obstacle(&pair), [Obstacle::Unwanted; 2]);
+    pair.carries = [false; 2];
+    pair.pass(2 * SECOND, [true, false]);
+    assert_eq!(obstacle(&pair), [Obstacle::Trying; 2], "agreed on, and nothing came back yet");
+    pair.pass(20 * SECOND, BOTH);
+    assert_eq!(obstacle(&pair), [Obstacle::Silent; 2], "also while they are tried once more");
+    pair.carries = [true; 2];
+    pair.pass(60 * SECOND, BOTH);
+    assert!(pair.links.iter().all(|link| link.association(pair.now).is_some()));
+    pair.pass(200 * SECOND, [false; 2]);
+    assert_eq!(obstacle(&pair), [Obstacle::Unwanted; 2], "idle, and no longer silent");
+}
+
+#[test]
+fn an_end_that_nobody_answers_says_so_whichever_of_the_two_it_is() {
+    for who in [0, 1] {
+        let mut pair = pair([1, 1]);
+        let ask = |pair: &mut Pair, seconds| {
+            for _ in 0..4 * seconds {
+                pair.now += TICK;
+                let passed = pair.passed[who].clone();
+                pair.links[who].tick(pair.now, passed, true, true, &mut pair.dice[who]);
+            }
+            pair.links[who].obstacle()
+        };
+        assert_eq!(ask(&mut pair, 1), Obstacle::Agreeing);
+        assert_eq!(ask(&mut pair, 20), Obstacle::Unanswered);
+    }
+}
+
+#[test]
+fn lanes_are_counted_over_all_generations_in_use() {
+    let mut pair = pair([2, 2]);
+    pair.pass(5 * SECOND, BOTH);
+    let lanes = |pair: &Pair| pair.links[0].association(pair.now).map(|association| association.lanes);
+    assert_eq!(lanes(&pair), Some(2));
+    pair.cut = Some((0, 1));
+    pair.pass(20 * SECOND, BOTH);
+    assert_eq!(lanes(&pair), Some(1), "the other lane's data goes in the tunnel");
+    pair.cut = None;
+    for _ in 0..1200 {
+        let before = lanes(&pair);
+        pair.pass(TICK, BOTH);
+        assert!(before != Some(2) || lanes(&pair) == Some(2), "a renewal takes no lane away");
+    }
+    assert_eq!(lanes(&pair), Some(2));
+}
