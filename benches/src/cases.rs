@@ -3,6 +3,7 @@
 mod datagrams;
 mod hub;
 mod idle;
+mod real;
 
 use std::fmt;
 use std::str::FromStr;
@@ -56,6 +57,8 @@ pub enum Case {
     Hub32,
     /// Memory with 0, 1,000 and 5,000 peers that are never heard of.
     IdlePeers,
+    /// Memory of a hub with 1 and 32 real nodes around it that are quiet.
+    RealPeers,
     /// Cut, seal, open, join, in memory.
     Pipeline,
     /// WireGuard handshakes, in memory.
@@ -67,7 +70,7 @@ pub enum Case {
 }
 
 /// Every case, in the order in which they run.
-pub const ALL: [(Case, &str); 18] = [
+pub const ALL: [(Case, &str); 19] = [
     (Case::Rtt, "rtt"),
     (Case::Tcp1, "tcp1"),
     (Case::Tcp4, "tcp4"),
@@ -82,6 +85,7 @@ pub const ALL: [(Case, &str); 18] = [
     (Case::Rss, "rss"),
     (Case::Hub32, "hub32"),
     (Case::IdlePeers, "idle-peers"),
+    (Case::RealPeers, "real-peers"),
     (Case::Pipeline, "pipeline"),
     (Case::Handshakes, "handshakes"),
     (Case::Exchanges, "exchanges"),
@@ -103,7 +107,7 @@ impl Case {
     /// What it happens in.
     pub fn setting(self) -> Setting {
         match self {
-            Self::Hub32 | Self::IdlePeers => Setting::Own,
+            Self::Hub32 | Self::IdlePeers | Self::RealPeers => Setting::Own,
             Self::Pipeline | Self::Handshakes | Self::Exchanges | Self::Reconcile => Setting::Memory,
             _ => Setting::Pair,
         }
@@ -114,6 +118,7 @@ impl Case {
         match self {
             Self::Hub32 => peer.has_many_peers(),
             Self::IdlePeers => peer.keeps_peers(),
+            Self::RealPeers => peer.keeps_peers() && peer.has_many_peers(),
             _ => true,
         }
     }
@@ -127,6 +132,7 @@ impl Case {
             Self::Rss => 0.0,
             Self::Hub32 => hub::estimate(seconds),
             Self::IdlePeers => idle::ESTIMATE,
+            Self::RealPeers => real::ESTIMATE,
             Self::Pipeline => memory::pipeline::estimate(seconds),
             Self::Handshakes | Self::Exchanges => seconds,
             Self::Reconcile => 2.0,
@@ -190,6 +196,7 @@ pub fn measure_apart(case: Case, peer: &Peer, mtu: u16, seconds: f64) -> Result<
     watched(|| match case {
         Case::Hub32 => hub::measure(peer, mtu, seconds),
         Case::IdlePeers => idle::measure(peer, mtu),
+        Case::RealPeers => real::measure(peer, mtu),
         _ => Err(Error::new(format!("{case} needs no world of its own"))),
     })
 }

@@ -61,6 +61,10 @@ const TABLES: [&[Column]; 7] = [
         ("5,000 idle peers", Case::IdlePeers, "rss_mib_5000", 1.0),
         ("KiB per peer of 1,000", Case::IdlePeers, "bytes_per_peer_1000", 1024.0),
         ("KiB per peer of 5,000", Case::IdlePeers, "bytes_per_peer_5000", 1024.0),
+        ("hub, 1 quiet node", Case::RealPeers, "hub_rss_mib_1", 1.0),
+        ("hub, 32 quiet nodes", Case::RealPeers, "hub_rss_mib_32", 1.0),
+        ("KiB per real peer", Case::RealPeers, "bytes_per_real_peer", 1024.0),
+        ("hub and 32 nodes: peak RSS MiB of the hub", Case::Hub32, "hub_peak_rss_mib", 1.0),
     ],
     &[
         ("one core Gb/s", Case::Pipeline, "gbps_one_core", 1.0),

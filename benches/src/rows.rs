@@ -60,7 +60,7 @@ pub const ROWS: [Row; 12] = [
     row("cpu400", STOCK, &[Case::Cpu400], BOTH, &[1500]),
     row("rttload", BESIDE, &[Case::Rtt, Case::RttLoad], BOTH, &[1500]),
     row("rss", STOCK, &[Case::Tcp1, Case::Tcp8, Case::Udp64, Case::Rss], NODES, &[1500]),
-    row("idle-peers", STOCK, &[Case::IdlePeers], NODES, &[1500]),
+    row("idle-peers", STOCK, &[Case::IdlePeers, Case::RealPeers], NODES, &[1500]),
     row("many", SUITES, &[Case::Tcp8, Case::Tcp32, Case::Hub32], BOTH, &[1500]),
     Row {
         workers: &[1, 2, 4, 8],
@@ -116,6 +116,7 @@ pub const FULL: Row = row(
         Case::Rss,
         Case::Hub32,
         Case::IdlePeers,
+        Case::RealPeers,
         Case::Pipeline,
         Case::Handshakes,
         Case::Exchanges,

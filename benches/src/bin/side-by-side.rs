@@ -28,7 +28,7 @@ struct Arguments {
     #[arg(long, value_delimiter = ',')]
     peers: Option<Vec<String>>,
     /// Cases: rtt, tcp1, tcp4, tcp8, tcp32, cpu400, rttload, udp64, udp1200, iperf64, iperf1200, rss, hub32, idle-peers,
-    /// pipeline, handshakes, exchanges, reconcile
+    /// real-peers, pipeline, handshakes, exchanges, reconcile
     #[arg(long, value_delimiter = ',')]
     cases: Option<Vec<Case>>,
     /// Topologies: nodes, pods

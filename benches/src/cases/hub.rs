@@ -10,7 +10,7 @@ use crate::world::World;
 use crate::{Error, Result};
 
 /// Nodes around the hub.
-const SPOKES: u8 = 32;
+pub(super) const SPOKES: u8 = 32;
 
 /// About how long it takes: 33 namespaces and tunnels, then the streams.
 pub(super) fn estimate(seconds: f64) -> f64 {
@@ -23,7 +23,10 @@ pub(super) fn measure(peer: &Peer, mtu: u16, seconds: f64) -> Result<Vec<Value>>
     let spokes: Vec<u8> = world.numbers().skip(1).collect();
     let servers = spokes.iter().map(|spoke| iperf::server(world.node(*spoke))).collect::<Result<Vec<_>>>()?;
     all_at_once(&spokes, |spoke| iperf::warm_up(world.node(1), &address(spoke), 1.0))?;
-    let values = costed(&tunnel, || streams(&world, &spokes, seconds))?;
+    let mut values = costed(&tunnel, || streams(&world, &spokes, seconds))?;
+    if let Some(hub) = tunnel.processes.first() {
+        values.push(Value { metric: "hub_peak_rss_mib", value: hub.peak_mib()? });
+    }
     tunnel.processes.iter_mut().try_for_each(crate::process::Process::check)?;
     drop(servers);
     Ok(values)

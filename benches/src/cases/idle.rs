@@ -38,11 +38,13 @@ fn resident(peer: &Peer, mtu: u16, strangers: usize) -> Result<f64> {
     settle(first(&mut tunnel)?)
 }
 
-fn first(tunnel: &mut Tunnel) -> Result<&mut Process> {
+/// The process of node 1.
+pub(super) fn first(tunnel: &mut Tunnel) -> Result<&mut Process> {
     tunnel.processes.first_mut().ok_or_else(|| Error::new("the kernel's own tunnels have no memory to look at"))
 }
 
-fn settle(process: &mut Process) -> Result<f64> {
+/// Waits until a process' memory stays as it is; MiB.
+pub(super) fn settle(process: &mut Process) -> Result<f64> {
     let limit = Instant::now() + PATIENCE;
     let (mut memory, mut since) = (process.resident_mib()?, Instant::now());
     while since.elapsed() < SETTLED && Instant::now() < limit {
