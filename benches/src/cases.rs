@@ -47,6 +47,8 @@ pub enum Case {
     Udp64,
     /// The same with 1200 bytes.
     Udp1200,
+    /// 60,000 datagrams a second of 18 to 200 bytes, 32 at once: what each costs.
+    Bursts,
     /// iperf3's own flood of 64 bytes.
     Iperf64,
     /// The same with 1200 bytes.
@@ -70,7 +72,7 @@ pub enum Case {
 }
 
 /// Every case, in the order in which they run.
-pub const ALL: [(Case, &str); 19] = [
+pub const ALL: [(Case, &str); 20] = [
     (Case::Rtt, "rtt"),
     (Case::Tcp1, "tcp1"),
     (Case::Tcp4, "tcp4"),
@@ -80,6 +82,7 @@ pub const ALL: [(Case, &str); 19] = [
     (Case::RttLoad, "rttload"),
     (Case::Udp64, "udp64"),
     (Case::Udp1200, "udp1200"),
+    (Case::Bursts, "bursts"),
     (Case::Iperf64, "iperf64"),
     (Case::Iperf1200, "iperf1200"),
     (Case::Rss, "rss"),
@@ -235,6 +238,7 @@ fn between_two(case: Case, world: &World, tunnel: &Tunnel, seconds: f64) -> Resu
         Case::Cpu400 => tcp(world, tunnel, seconds, &["-b", "400M"]),
         Case::Udp64 => datagrams::measure(world, seconds, 64),
         Case::Udp1200 => datagrams::measure(world, seconds, 1200),
+        Case::Bursts => datagrams::bursts(world, tunnel, seconds),
         Case::Iperf64 => iperf_udp(world, seconds, "64"),
         Case::Iperf1200 => iperf_udp(world, seconds, "1200"),
         Case::Rtt => round_trips(world, seconds),

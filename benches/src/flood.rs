@@ -183,7 +183,15 @@ mod tests {
         let std::net::SocketAddr::V4(to) = socket.local_addr().unwrap() else { panic!("IPv4") };
         std::thread::spawn(move || sink(&socket));
         for run in 1..3 {
-            let load = Load { to, run, length: 64, rate: Some(1000.0), time: Duration::from_millis(200) };
+            let load = Load {
+                to,
+                run,
+                length: 64,
+                longest: 64,
+                burst: None,
+                rate: Some(1000.0),
+                time: Duration::from_millis(200),
+            };
             let outcome = send(&load).unwrap();
             assert_eq!(outcome.arrived.received, outcome.sent, "run {run}");
             assert!((20..=200).contains(&outcome.sent), "never more than the rate: {outcome:?}");
@@ -194,7 +202,15 @@ mod tests {
     #[test]
     fn without_a_sink_there_is_an_error_not_a_number() {
         let nobody = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9);
-        let load = Load { to: nobody, run: 1, length: 64, rate: None, time: Duration::from_millis(1) };
+        let load = Load {
+            to: nobody,
+            run: 1,
+            length: 64,
+            longest: 64,
+            burst: None,
+            rate: None,
+            time: Duration::from_millis(1),
+        };
         assert!(send(&load).unwrap_err().to_string().contains("no sink answers"));
     }
 }

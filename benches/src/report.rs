@@ -12,7 +12,7 @@ use crate::world::Topology;
 type Column = (&'static str, Case, &'static str, f64);
 
 /// One table each.
-const TABLES: [&[Column]; 7] = [
+const TABLES: [&[Column]; 8] = [
     &[
         ("TCP 1 Gb/s", Case::Tcp1, "gbps", 1.0),
         ("tunnel CPU s/GB", Case::Tcp1, "cpu_s_per_gb", 1.0),
@@ -53,6 +53,12 @@ const TABLES: [&[Column]; 7] = [
         ("late", Case::Udp1200, "late", 1.0),
         ("< 1 % loss up to kpps", Case::Udp1200, "sustained_pps", 1000.0),
         ("iperf3 1200 B kpps", Case::Iperf1200, "pps", 1000.0),
+    ],
+    &[
+        ("bursts of unequal datagrams: sent kpps", Case::Bursts, "sent_pps", 1000.0),
+        ("loss %", Case::Bursts, "loss_percent", 1.0),
+        ("sending end CPU ns each", Case::Bursts, "sending_ns_per_packet", 1.0),
+        ("receiving end CPU ns each", Case::Bursts, "receiving_ns_per_packet", 1.0),
     ],
     &[
         ("peak RSS MiB", Case::Rss, "peak_rss_mib", 1.0),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use warren_benches::flood::{Load, PORT, send, sink};
 
-/// Measures a path by datagrams of one length at one rate. Says what was sent, what arrived, and what came late, as JSON.
+/// Measures a path by datagrams at one rate. Says what was sent, what arrived, and what came late, as JSON.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -29,6 +29,12 @@ enum What {
         /// Payload, bytes
         #[arg(long, default_value_t = 64)]
         length: usize,
+        /// Lengths vary from `length` to this [default: all are the same]
+        #[arg(long)]
+        longest: Option<usize>,
+        /// So many leave in one call, up to 64 [default: as soon as they are due]
+        #[arg(long)]
+        burst: Option<usize>,
         /// Datagrams per second [default: as many as the kernel takes]
         #[arg(long)]
         rate: Option<f64>,
@@ -41,10 +47,10 @@ enum What {
 fn main() -> ExitCode {
     let done = match Arguments::parse().what {
         What::Sink => UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT)).and_then(|socket| sink(&socket)),
-        What::Send { to, run, length, rate, seconds } => {
+        What::Send { to, run, length, longest, burst, rate, seconds } => {
             let time = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::from_secs(1));
-            let load =
-                Load { to: SocketAddrV4::new(to, PORT), run, length, rate: rate.filter(|rate| *rate > 0.0), time };
+            let (to, rate) = (SocketAddrV4::new(to, PORT), rate.filter(|rate| *rate > 0.0));
+            let load = Load { to, run, length, longest: longest.unwrap_or(length), burst, rate, time };
             send(&load).map(|outcome| println!("{}", serde_json::to_string(&outcome).unwrap_or_default()))
         }
     };

@@ -27,7 +27,7 @@ struct Arguments {
     /// warren-beneath-vxlan, veth, vxlan, forwarder, wireguard-go, gotatun, boringtun
     #[arg(long, value_delimiter = ',')]
     peers: Option<Vec<String>>,
-    /// Cases: rtt, tcp1, tcp4, tcp8, tcp32, cpu400, rttload, udp64, udp1200, iperf64, iperf1200, rss, hub32, idle-peers,
+    /// Cases: rtt, tcp1, tcp4, tcp8, tcp32, cpu400, rttload, udp64, udp1200, bursts, iperf64, iperf1200, rss, hub32, idle-peers,
     /// real-peers, pipeline, handshakes, exchanges, reconcile
     #[arg(long, value_delimiter = ',')]
     cases: Option<Vec<Case>>,

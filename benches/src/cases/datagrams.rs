@@ -4,10 +4,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::Value;
 use crate::flood::Outcome;
+use crate::peers::Tunnel;
 use crate::process::{Process, output};
 use crate::world::World;
 use crate::{Error, Result};
 
+/// What many Pods' DNS, RPC and voice come to.
+const BURSTS: [&str; 6] = ["--length", "18", "--longest", "200", "--burst", "32"];
+/// Datagrams per second.
+const BURSTS_RATE: f64 = 60_000.0;
 /// More than this is lost: too fast. Percent.
 const LOSS_MAX: f64 = 1.0;
 /// Where the ladder begins, datagrams per second.
@@ -33,7 +38,8 @@ fn rung_seconds(seconds: f64) -> f64 {
 pub(super) fn measure(world: &World, seconds: f64, length: u16) -> Result<Vec<Value>> {
     let program = program()?;
     let mut sink = Process::start("flood sink", world.server().command(&program).arg("sink"), None)?;
-    let send = |rate: Option<f64>, seconds: f64| run(world, &program, length, rate, seconds);
+    let length = length.to_string();
+    let send = |rate: Option<f64>, seconds: f64| run(world, &program, &["--length", &length], rate, seconds);
     let flood = send(None, seconds)?;
     let sustained = climb(|rate| send(Some(rate), rung_seconds(seconds)))?;
     sink.check()?;
@@ -47,6 +53,26 @@ pub(super) fn measure(world: &World, seconds: f64, length: u16) -> Result<Vec<Va
     ])
 }
 
+/// Bursts of unequal datagrams; what each costs the tunnel's ends, kernel included.
+pub(super) fn bursts(world: &World, tunnel: &Tunnel, seconds: f64) -> Result<Vec<Value>> {
+    let program = program()?;
+    let mut sink = Process::start("flood sink", world.server().command(&program).arg("sink"), None)?;
+    let cpu = || tunnel.processes.iter().map(Process::cpu_seconds).collect::<Result<Vec<_>>>();
+    let before = cpu()?;
+    let outcome = run(world, &program, &BURSTS, Some(BURSTS_RATE), seconds)?;
+    let after = cpu()?;
+    sink.check()?;
+    let metrics = [("sending_ns_per_packet", outcome.sent), ("receiving_ns_per_packet", outcome.arrived.received)];
+    let spent = before.iter().zip(&after).map(|(before, after)| (after - before) * 1e9);
+    let mut values = vec![
+        Value { metric: "sent_pps", value: outcome.sent_per_second() },
+        Value { metric: "loss_percent", value: outcome.loss_percent() },
+    ];
+    let each = spent.zip(metrics).filter(|(_, (_, packets))| *packets > 0);
+    values.extend(each.map(|(spent, (metric, packets))| Value { metric, value: spent / packets as f64 }));
+    Ok(values)
+}
+
 /// The sender and the sink are built beside this program.
 fn program() -> Result<String> {
     let own = std::env::current_exe().map_err(|error| Error::new(format!("cannot find this program: {error}")))?;
@@ -55,13 +81,13 @@ fn program() -> Result<String> {
     if flood.is_file() { Ok(flood.to_string_lossy().into_owned()) } else { Err(missing()) }
 }
 
-fn run(world: &World, program: &str, length: u16, rate: Option<f64>, seconds: f64) -> Result<Outcome> {
+fn run(world: &World, program: &str, what: &[&str], rate: Option<f64>, seconds: f64) -> Result<Outcome> {
     /// No two runs have one number, so that none counts what another left in a tunnel.
     static RUN: AtomicU32 = AtomicU32::new(1);
     let number = RUN.fetch_add(1, Ordering::Relaxed);
     let mut command = world.client().command(program);
-    command.args(["send", world.target(), "--run", &number.to_string(), "--length", &length.to_string()]);
-    command.args(["--seconds", &seconds.to_string()]);
+    command.args(["send", world.target(), "--run", &number.to_string(), "--seconds", &seconds.to_string()]);
+    command.args(what);
     if let Some(rate) = rate {
         command.args(["--rate", &rate.to_string()]);
     }

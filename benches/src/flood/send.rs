@@ -28,8 +28,12 @@ pub struct Load {
     pub to: SocketAddrV4,
     /// Tells this run from others.
     pub run: u32,
-    /// Payload, bytes.
+    /// Payload, bytes: the shortest.
     pub length: usize,
+    /// The longest; lengths vary up to it.
+    pub longest: usize,
+    /// So many leave at once; as soon as one is due without.
+    pub burst: Option<usize>,
     /// Datagrams per second; as fast as possible without.
     pub rate: Option<f64>,
     /// How long.
@@ -44,7 +48,7 @@ pub fn send(load: &Load) -> io::Result<Outcome> {
     let socket = open(load)?;
     ask(&socket, load.run, Message::Hello)?;
     let (began, mut burst, mut sent) = (Instant::now(), Burst::new(load), 0);
-    let mut pace = Pace::new(load.rate, began);
+    let mut pace = Pace::new(load, began);
     while began.elapsed() < load.time {
         match pace.due(Instant::now(), sent) {
             0 => thread::sleep(pace.until(sent)),
@@ -58,8 +62,13 @@ pub fn send(load: &Load) -> io::Result<Outcome> {
 }
 
 fn open(load: &Load) -> io::Result<UdpSocket> {
-    if !(LENGTH_MIN..=LENGTH_MAX).contains(&load.length) {
-        return Err(io::Error::other(format!("a payload has {LENGTH_MIN} to {LENGTH_MAX} bytes")));
+    if load.length < LENGTH_MIN || load.longest < load.length || load.longest > LENGTH_MAX {
+        return Err(io::Error::other(format!(
+            "a payload has {LENGTH_MIN} to {LENGTH_MAX} bytes, the longest the most"
+        )));
+    }
+    if load.burst.is_some_and(|burst| !(1..=BATCH).contains(&burst)) {
+        return Err(io::Error::other(format!("1 to {BATCH} datagrams leave at once")));
     }
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     socket.connect(load.to)?;
@@ -89,27 +98,34 @@ fn ask(socket: &UdpSocket, run: u32, message: Message) -> io::Result<Arrived> {
 /// How many datagrams are due.
 struct Pace {
     rate: Option<f64>,
+    burst: usize,
     /// When the one before the first was due; moves forward when time was lost.
     began: Instant,
 }
 
 impl Pace {
-    fn new(rate: Option<f64>, began: Instant) -> Self {
-        Self { rate, began }
+    fn new(load: &Load, began: Instant) -> Self {
+        Self { rate: load.rate, burst: load.burst.unwrap_or(1), began }
     }
 
     fn due(&mut self, now: Instant, sent: u64) -> usize {
-        let Some(rate) = self.rate else { return BATCH };
+        let Some(rate) = self.rate else { return if self.burst > 1 { self.burst } else { BATCH } };
+        // Two bursts, where one takes longer to come due.
+        let catch_up = CATCH_UP.max(Duration::from_secs_f64(2.0 * (self.burst - 1) as f64 / rate));
         let behind = now.duration_since(self.began).as_secs_f64() - sent as f64 / rate;
-        if behind > CATCH_UP.as_secs_f64() {
-            self.began += Duration::from_secs_f64(behind) - CATCH_UP;
+        if behind > catch_up.as_secs_f64() {
+            self.began += Duration::from_secs_f64(behind) - catch_up;
         }
-        let due = now.duration_since(self.began).as_secs_f64() * rate - sent as f64;
-        (due.max(0.0) as usize).min(BATCH)
+        let due = (now.duration_since(self.began).as_secs_f64() * rate - sent as f64).max(0.0) as usize;
+        match self.burst {
+            1 => due.min(BATCH),
+            burst if due < burst => 0,
+            burst => burst,
+        }
     }
 
     fn until(&self, sent: u64) -> Duration {
-        let next = self.rate.map_or(0.0, |rate| (sent + 1) as f64 / rate);
+        let next = self.rate.map_or(0.0, |rate| (sent + self.burst as u64) as f64 / rate);
         Duration::from_secs_f64(next).saturating_sub(self.began.elapsed())
     }
 }
@@ -117,14 +133,20 @@ impl Pace {
 /// Datagrams that leave in one call.
 struct Burst {
     run: u32,
+    lengths: (usize, usize),
     payloads: Vec<Vec<u8>>,
     headers: MultiHeaders<SockaddrIn>,
 }
 
 impl Burst {
     fn new(load: &Load) -> Self {
-        let payloads = vec![vec![0x5a; load.length]; BATCH];
-        Self { run: load.run, payloads, headers: MultiHeaders::preallocate(BATCH, None) }
+        let payloads = vec![vec![0x5a; load.longest]; BATCH];
+        Self {
+            run: load.run,
+            lengths: (load.length, load.longest),
+            payloads,
+            headers: MultiHeaders::preallocate(BATCH, None),
+        }
     }
 
     /// Sends `count` datagrams from number `first` on; gives how many the kernel took.
@@ -132,7 +154,9 @@ impl Burst {
         for (number, payload) in (first..).zip(&mut self.payloads[..count]) {
             Message::Data(number).write(self.run, payload);
         }
-        let parts: Vec<_> = self.payloads[..count].iter().map(|payload| [IoSlice::new(payload)]).collect();
+        let lengths = (first..).map(|number| length_of(number, self.lengths));
+        let parts = lengths.zip(&self.payloads[..count]).map(|(length, payload)| [IoSlice::new(&payload[..length])]);
+        let parts: Vec<_> = parts.collect();
         let addresses = [None; BATCH];
         let taken = sendmmsg(socket.as_raw_fd(), &mut self.headers, &parts, addresses, [], MsgFlags::empty());
         match taken.map(Iterator::count).map_err(io::Error::from) {
@@ -143,14 +167,43 @@ impl Burst {
     }
 }
 
+/// In steps of the golden section: neighbours are far apart, and all lengths come equally often.
+fn length_of(number: u64, (shortest, longest): (usize, usize)) -> usize {
+    let place = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    shortest + ((place * (longest - shortest + 1) as u64) >> 32) as usize
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn load(rate: Option<f64>, burst: Option<usize>) -> Load {
+        let to = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9);
+        Load { to, run: 1, length: 64, longest: 64, burst, rate, time: Duration::from_secs(1) }
+    }
+
+    #[test]
+    fn bursts_leave_whole_or_not_at_all() {
+        let began = Instant::now();
+        let mut pace = Pace::new(&load(Some(1000.0), Some(32)), began);
+        assert_eq!(pace.due(began + Duration::from_millis(31), 0), 0);
+        assert_eq!(pace.due(began + Duration::from_millis(33), 0), 32);
+        assert_eq!(pace.due(began + Duration::from_millis(33), 32), 0);
+        assert_eq!(pace.due(began + Duration::from_secs(9), 32), 32);
+    }
+
+    #[test]
+    fn neighbours_have_unequal_lengths_and_all_lengths_come() {
+        let lengths: Vec<_> = (0..10_000).map(|number| length_of(number, (18, 200))).collect();
+        assert!(lengths.windows(2).all(|two| two[0] != two[1]));
+        assert!((18..=200).all(|length| lengths.contains(&length)) && lengths.iter().all(|length| *length <= 200));
+        assert_eq!(length_of(7, (64, 64)), 64);
+    }
+
     #[test]
     fn what_is_due_follows_the_clock() {
         let began = Instant::now();
-        let mut pace = Pace::new(Some(10_000.0), began);
+        let mut pace = Pace::new(&load(Some(10_000.0), None), began);
         assert_eq!(pace.due(began + Duration::from_micros(1050), 0), 10);
         assert_eq!(pace.due(began + Duration::from_micros(1050), 10), 0);
     }
@@ -158,14 +211,14 @@ mod tests {
     #[test]
     fn a_sender_that_could_not_run_does_not_burst() {
         let began = Instant::now();
-        let mut pace = Pace::new(Some(10_000.0), began);
+        let mut pace = Pace::new(&load(Some(10_000.0), None), began);
         assert_eq!(pace.due(began + Duration::from_millis(500), 0), 50, "five milliseconds are made up for");
         assert_eq!(pace.due(began + Duration::from_millis(500), 50), 0);
     }
 
     #[test]
     fn without_a_rate_a_whole_batch_is_always_due() {
-        let mut pace = Pace::new(None, Instant::now());
+        let mut pace = Pace::new(&load(None, None), Instant::now());
         assert_eq!(pace.due(Instant::now(), 1 << 40), BATCH);
     }
 }
