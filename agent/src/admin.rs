@@ -9,8 +9,8 @@ mod server;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-pub use client::{ClientError, ask};
-pub use server::{AdminError, serve};
+pub use client::{ClientError, Presence, ask, presence};
+pub use server::{AdminError, end, serve};
 
 use crate::status::{AssociationStatus, Status};
 

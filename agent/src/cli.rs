@@ -1,6 +1,7 @@
 //! The command line. Exit codes: 0 ok, 1 degraded, 2 failed, 64 usage.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is where the program speaks to people")]
 
+mod cleanup;
 mod examples;
 mod flags;
 mod keys;
@@ -16,8 +17,7 @@ pub(crate) use say::say;
 
 use crate::admin::{self, Answer, Question};
 use crate::config::{self, Config, ConfigError, RUN_DIR, STATE_DIR};
-use crate::host::Host;
-use crate::{cluster, cni, control, demo, import, log, preflight};
+use crate::{cluster, control, demo, import, log, preflight};
 
 /// All is well.
 const OK: u8 = 0;
@@ -88,8 +88,9 @@ enum Command {
     Mesh(MeshCommand),
     /// Withdraw this node's record from the registry and stop the agent. The guard stays.
     Leave,
-    /// Remove every trace of the agent from this host: CNI configurations, rules, routes, device, guard. Stop the agent first.
-    Cleanup,
+    /// Remove every trace of the agent from this host: CNI configurations, rules, routes, device, guard. Stop the agent first,
+    /// or let it wait for that.
+    Cleanup(cleanup::Command),
     /// Check the configuration: say what it means and where it comes from, or everything that is wrong with it.
     CheckConfig {
         /// The file; wins over --config.
@@ -177,7 +178,7 @@ fn obey(Cli { config: path, set, command }: Cli) -> Result<ExitCode, Failure> {
         Command::Up(_) => up(config::load(&path)?)?,
         Command::CheckConfig { file } => show::config(&config::load(file.as_ref().unwrap_or(&path))?),
         Command::Preflight => show::findings(&preflight::run(&config::load(&path)?)),
-        Command::Cleanup => cleanup(&config::load(&path)?)?,
+        Command::Cleanup(command) => cleanup::run(command, &config::load(&path)?)?,
         Command::Guard => guard(&path)?,
         Command::Status { output } => ask(&path, &Question::Status {}, output)?,
         Command::Verify { peer, output } => ask(&path, &Question::Verify { peer }, output)?,
@@ -215,25 +216,6 @@ fn up(config: Config) -> Result<u8, String> {
 
 fn runtime() -> Result<tokio::runtime::Runtime, String> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())
-}
-
-fn cleanup(config: &Config) -> Result<u8, String> {
-    if admin::ask(&config.node.run_dir, &Question::Status {}).is_ok() {
-        return Err("the agent is running: stop it first, or it would put everything back".to_owned());
-    }
-    // A gate without its guard would let no Pod start.
-    for what in cni::remove(&config.node.cni_dir, &config.node.state_dir)? {
-        say(format_args!("removed {what}"));
-    }
-    let removed = runtime()?.block_on(async {
-        let mut host = Host::open(&config.node.state_dir)?;
-        host.cleanup(&config.overlay.device, config.overlay.table).await
-    });
-    for what in removed.map_err(|error| error.to_string())? {
-        say(format_args!("removed {what}"));
-    }
-    let _ = std::fs::remove_file(config.node.run_dir.join(admin::SOCKET));
-    Ok(OK)
 }
 
 /// A file that somebody broke must not leave the host without its guard: then the usual folder's is loaded.

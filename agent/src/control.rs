@@ -76,6 +76,7 @@ pub fn run(config: Config) -> Result<(), Error> {
     runtime.block_on(local.run_until(async {
         let mut control = Control::start(config).await?;
         control.serve().await;
+        admin::end(&control.config.node.run_dir);
         Ok(())
     }))
 }

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 
 use crate::command::Finished;
 use crate::secret::write_secret;
-use crate::{Node, Settings, Status, eventually, holds_for};
+use crate::{Node, Removal, Settings, Status, eventually, holds_for};
 
 /// How long an agent may take until its host is as it should be.
 const READY_SECONDS: u64 = 15;
@@ -176,12 +176,16 @@ impl Agent {
     /// Runs another command of the binary on the node, with the same config file.
     #[track_caller]
     pub fn cli(&self, words: &[&str]) -> Finished {
+        let argv = self.argv(words);
+        crate::command::attempt(&argv.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    fn argv(&self, words: &[&str]) -> Vec<String> {
         let config = config(&self.folder).display().to_string();
         let launcher: Vec<&str> = self.launcher.iter().map(String::as_str).collect();
         let argv: [&[&str]; 5] =
             [&["ip", "netns", "exec", &self.namespace], &launcher, &[program()], words, &["--config", &config]];
-        let argv = argv.concat();
-        crate::command::attempt(&argv)
+        argv.concat().into_iter().map(str::to_owned).collect()
     }
 
     /// Removes every trace of the agent from its host.
@@ -189,6 +193,13 @@ impl Agent {
     pub fn cleanup(&self) {
         let finished = self.cli(&["cleanup"]);
         assert!(finished.success(), "`warren cleanup` failed ({}): {}", finished.status, finished.said());
+    }
+
+    /// Starts a cleanup beneath it, which waits for its end.
+    #[track_caller]
+    pub fn cleanup_behind(&self) -> Removal {
+        let argv = self.argv(&["cleanup", "--wait"]);
+        Removal::start(&argv.iter().map(String::as_str).collect::<Vec<_>>(), self.folder.join("cleanup.log"))
     }
 
     /// Loads the guard that it saved, as its unit does at boot.

@@ -108,6 +108,8 @@ fn a_socket_that_a_killed_agent_left_is_replaced() {
     pair.agents[0].up();
     pair.agents[0].ready();
     assert_eq!(mode(&pair.socket()), 0o600);
+    pair.agents[0].terminate();
+    assert!(!pair.socket().exists(), "one that ends takes its socket away");
 }
 
 #[test]

@@ -146,6 +146,9 @@ fn leave_without_a_registry_and_cleanup_under_a_running_agent_are_refused_and_ha
     let cleanup = pair.agents[0].cli(&["cleanup"]);
     exits(&cleanup, 2);
     assert!(cleanup.stderr.contains("stop it first"), "{}", cleanup.stderr);
+    let impatient = pair.agents[0].cli(&["cleanup", "--wait=0"]);
+    exits(&impatient, 2);
+    assert!(impatient.stderr.contains("has not ended within 0 s, and nothing was removed"), "{}", impatient.said());
     let accept = pair.agents[0].cli(&["mesh", "accept"]);
     exits(&accept, 2);
     assert!(accept.stderr.contains("nothing is held"), "{}", accept.stderr);

@@ -2,7 +2,7 @@
 
 use warren_tests::datagram::{Echo, echoed};
 use warren_tests::stream::transfer;
-use warren_tests::{Agent, Lab, Node, Settings, ping, static_settings};
+use warren_tests::{Agent, Lab, Node, Removal, Settings, ping, static_settings};
 
 const LAUNCHER: &str = env!("CARGO_BIN_EXE_warren-confined");
 
@@ -90,9 +90,8 @@ fn an_agent_with_what_its_pod_has_needs_no_more() {
     let problems = agents[0].now();
     assert!(problems.problems().is_empty(), "{:?}", problems.problems());
     // What the Pod of a removal does, with the same rights.
+    let removals: Vec<Removal> = agents.iter().map(Agent::cleanup_behind).collect();
     agents.iter_mut().for_each(|agent| _ = agent.terminate());
-    for agent in &agents {
-        agent.cleanup();
-    }
+    removals.into_iter().for_each(|removal| _ = removal.done());
     sniffer.assert_encrypted();
 }

@@ -1,7 +1,9 @@
-//! What deploy/ has beside the agent's Pod: the recipe of its image. No container engine has a part in this.
+//! What deploy/ has beside the agent's Pod, and what the pages say of it: the recipe of the image, the
+//! removal. No container engine and no cluster has a part in this.
 
+use serde_json::json;
 use warren_tests::command::{Finished, attempt};
-use warren_tests::manifests::root;
+use warren_tests::manifests::{Manifests, named, root};
 
 /// A script of deploy/image/ in a shell, with these variables.
 fn shell(variables: &[&str], script: &str) -> Finished {
@@ -75,4 +77,55 @@ fn the_recipe_of_the_image_uses_these_scripts_in_each_of_its_stages() {
     assert_eq!((of("\nFROM "), of("apt-get update;"), of("snapshot.sh \"${SNAPSHOT:-}\"")), (2, 2, 2));
     assert_eq!((of("ARG SNAPSHOT"), of(". /image/platform.sh"), of("$packages")), (2, 2, 1));
     assert!(recipe.contains("ARG BUILDARCH\nARG TARGETARCH\n"));
+}
+
+fn page() -> String {
+    std::fs::read_to_string(root().join("docs/kubernetes.md")).expect("it is there")
+}
+
+#[test]
+fn a_removal_waits_on_all_nodes_and_does_not_end_with_what_it_removes() {
+    let manifests = Manifests::kustomize(&root().join("deploy/kubernetes/cleanup"));
+    let cleanup = named(&manifests.pod()["initContainers"], "cleanup");
+    assert_eq!(cleanup["args"], json!(["cleanup", "--wait", "--config", "/dev/null"]));
+    let rolled = &manifests.one("DaemonSet")["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"];
+    assert_eq!(rolled, "100%", "one node after the other is an outage");
+    let page = page();
+    let (_, removal) = page.split_once("\n## Uninstall\n").expect("the section");
+    let mut rest = removal;
+    for step in [
+        "cluster enforce permissive",
+        "apply -k deploy/kubernetes/cleanup",
+        "delete daemonset warren",
+        "rollout status daemonset/warren-cleanup",
+        "helm uninstall",
+        "delete -k my-overlay",
+        "delete crd",
+        "delete namespace warren-system",
+    ] {
+        rest =
+            rest.split_once(step).unwrap_or_else(|| panic!("{step}: not there, or before what has to be done first")).1;
+    }
+}
+
+#[test]
+fn the_page_removes_every_kind_that_an_installation_leaves_outside_of_its_namespace() {
+    let page = page();
+    let (_, removal) = page.split_once("\n## Uninstall\n").expect("the section");
+    let removal = removal.split_once("\n## ").map_or(removal, |(section, _)| section);
+    let manifests = Manifests::kustomize(&root().join("deploy/kubernetes/overlays/kubernetes"));
+    let outside =
+        |one: &&serde_json::Value| one["metadata"]["namespace"] != "warren-system" && one["kind"] != "Namespace";
+    let mut seen = 0;
+    for one in manifests.documents.iter().filter(outside) {
+        let (kind, name) = (one["kind"].as_str().expect("a kind"), one["metadata"]["name"].as_str().expect("a name"));
+        assert!(name.contains("warren"), "{kind} {name}: `grep warren` does not find it");
+        let shown = match kind {
+            "CustomResourceDefinition" => removal.contains(name) && removal.contains("get crd,"),
+            other => removal.contains(&other.to_lowercase()),
+        };
+        assert!(shown, "{kind} {name} is not looked for");
+        seen += 1;
+    }
+    assert!(seen >= 9, "{seen}: three definitions, two roles with their bindings, two policies with theirs");
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use warren_tests::command::Finished;
 use warren_tests::load::Load;
-use warren_tests::{Agent, Etcd, Lab, Node, Pod, Sniffer, assert_seen_without_warren, between, eventually};
+use warren_tests::{Agent, Etcd, Lab, Node, Pod, Removal, Sniffer, assert_seen_without_warren, between, eventually};
 
 /// How long a node may take for anything.
 const SECONDS: u64 = 20;
@@ -182,16 +182,24 @@ fn upgraded(space: &mut Space) {
     space.sniffer.assert_encrypted();
 }
 
+/// As docs/kubernetes.md does it: permissive, a cleanup on each node that waits, and then the agents go.
 fn rid_of_warren(space: &mut Space) {
     done(&space.enforce("permissive"));
     space.follow("permissive");
     space.alive();
     space.sniffer.assert_encrypted();
+    let mut removals: Vec<Removal> = space.agents.iter().map(Agent::cleanup_behind).collect();
+    space.alive();
+    removals.iter_mut().for_each(Removal::assert_waits);
+    space.sniffer.assert_encrypted();
     space.forget();
     for agent in &mut space.agents {
         agent.terminate();
     }
-    space.agents.iter().for_each(Agent::cleanup);
+    for removal in removals {
+        let said = removal.done();
+        assert!(said.contains("removed nftables table inet warren"), "{said}");
+    }
     space.alive();
     let [tcp, udp] = space.outage();
     println!("Warren was removed; longest silence: TCP {tcp} ms, UDP {udp} ms");

@@ -31,6 +31,30 @@ pub enum ClientError {
     Refused(String),
 }
 
+/// Whether there is an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It runs, whether or not it would answer.
+    Runs,
+    /// It ended without a chance to remove its socket.
+    Killed,
+    /// It ended of its own accord, or there never was one.
+    Ended,
+}
+
+/// Whether the agent whose socket is in `run_dir` runs. Asks it nothing: one that hangs is there too.
+///
+/// # Errors
+/// When the system does not let us see.
+pub fn presence(run_dir: &Path) -> io::Result<Presence> {
+    match UnixStream::connect(run_dir.join(SOCKET)) {
+        Ok(_) => Ok(Presence::Runs),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(Presence::Killed),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Presence::Ended),
+        Err(error) => Err(error),
+    }
+}
+
 /// Asks the agent whose socket is in `run_dir`.
 ///
 /// # Errors
@@ -71,6 +95,22 @@ mod tests {
         agent.write_all(b"no\n").unwrap();
         drop(agent);
         assert_eq!(converse(own, b"status\n").unwrap(), b"no\n");
+    }
+
+    #[test]
+    fn an_agent_runs_while_it_listens_and_its_socket_says_how_it_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let look = || presence(folder.path()).unwrap();
+        assert_eq!(look(), Presence::Ended);
+        let listener = std::os::unix::net::UnixListener::bind(folder.path().join(SOCKET)).unwrap();
+        assert_eq!(look(), Presence::Runs, "although it never answers");
+        drop(listener);
+        assert_eq!(look(), Presence::Killed);
+        std::fs::remove_file(folder.path().join(SOCKET)).unwrap();
+        assert_eq!(look(), Presence::Ended);
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert!(presence(&file).is_err(), "no folder: nobody can tell");
     }
 
     #[test]

@@ -55,6 +55,12 @@ pub fn serve(run_dir: &Path) -> Result<mpsc::Receiver<Request>, AdminError> {
     Ok(receiver)
 }
 
+/// Takes the socket away, by which everybody sees that this agent ended of its own accord. While it still listens: afterwards
+/// the path may be a successor's.
+pub fn end(run_dir: &Path) {
+    let _ = std::fs::remove_file(run_dir.join(SOCKET));
+}
+
 async fn accept(listener: UnixListener, requests: mpsc::Sender<Request>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     while !requests.is_closed() {

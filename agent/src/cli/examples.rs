@@ -43,7 +43,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("mesh", "warren mesh accept"),
     ("mesh accept", "warren status\nwarren mesh accept"),
     ("leave", "warren leave"),
-    ("cleanup", "systemctl disable --now warren\nwarren cleanup"),
+    ("cleanup", "systemctl disable --now warren\nwarren cleanup\nwarren cleanup --wait=60"),
     (
         "check-config",
         "warren check-config ./warren.toml\nWARREN_OVERLAY_MODE=nodes warren check-config --set underlay.port=51841",
