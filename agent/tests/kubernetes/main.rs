@@ -13,5 +13,6 @@ mod patience;
 mod policy;
 mod prefixes;
 mod registry;
+mod rules;
 mod space;
 mod stranger;
