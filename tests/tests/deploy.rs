@@ -1,9 +1,9 @@
-//! What deploy/ has beside the agent's Pod, and what the pages say of it: the recipe of the image, the
+//! What deploy/ has beside the agent's Pod, and what the pages say of it: the recipe of the image, components over overlays, the
 //! removal. No container engine and no cluster has a part in this.
 
 use serde_json::json;
 use warren_tests::command::{Finished, attempt};
-use warren_tests::manifests::{Manifests, named, root};
+use warren_tests::manifests::{Manifests, named, root, value_of};
 
 /// A script of deploy/image/ in a shell, with these variables.
 fn shell(variables: &[&str], script: &str) -> Finished {
@@ -83,6 +83,27 @@ fn page() -> String {
     std::fs::read_to_string(root().join("docs/kubernetes.md")).expect("it is there")
 }
 
+/// What a component makes of an overlay, as docs/kubernetes.md puts it on top.
+fn over(overlay: &str, component: &str) -> Manifests {
+    let folder = tempfile::tempdir().expect("a folder");
+    let here = folder.path().canonicalize().expect("it is there");
+    let deploy = root().join("deploy/kubernetes").display().to_string();
+    let deploy = format!("{}{}", "../".repeat(here.components().count() - 1), deploy.trim_start_matches('/'));
+    let text = format!("resources: [{deploy}/overlays/{overlay}]\ncomponents: [{deploy}/components/{component}]\n");
+    std::fs::write(here.join("kustomization.yaml"), text).expect("written");
+    Manifests::kustomize(&here)
+}
+
+#[test]
+fn mode_nodes_is_had_over_either_overlay_in_the_way_that_the_page_has_it() {
+    assert!(page().contains("(`resources: [my-overlay]`,\n`components: […]`)"));
+    for overlay in ["etcd", "kubernetes"] {
+        let manifests = over(overlay, "nodes-mode");
+        let values = ["WARREN_OVERLAY_MODE", "WARREN_NODE_CIDRS"].map(|name| value_of(manifests.agent(), name));
+        assert_eq!(values, ["nodes", "[]"], "{overlay}");
+    }
+}
+
 #[test]
 fn a_removal_waits_on_all_nodes_and_does_not_end_with_what_it_removes() {
     let manifests = Manifests::kustomize(&root().join("deploy/kubernetes/cleanup"));
@@ -128,4 +149,20 @@ fn the_page_removes_every_kind_that_an_installation_leaves_outside_of_its_namesp
         seen += 1;
     }
     assert!(seen >= 9, "{seen}: three definitions, two roles with their bindings, two policies with theirs");
+}
+
+#[test]
+fn the_page_about_probes_shows_those_of_the_pod() {
+    let page = std::fs::read_to_string(root().join("docs/health.md")).expect("it is there");
+    let example = page.split("```").find_map(|block| block.strip_prefix("yaml\n")).expect("an example");
+    let manifests = Manifests::with(&[]);
+    for probe in ["livenessProbe", "readinessProbe"] {
+        let (_, rest) = example.split_once(&format!("{probe}:\n")).expect("shown");
+        let lines = rest.lines().take_while(|line| line.starts_with(' ')).filter(|line| !line.contains('{'));
+        let shown: Vec<_> = lines.filter_map(|line| line.trim().split_once(": ")).collect();
+        assert_eq!(shown.len(), 3, "{probe}: {shown:?}");
+        for (key, value) in shown {
+            assert_eq!(manifests.agent()[probe][key].to_string(), value, "{probe}: {key}");
+        }
+    }
 }

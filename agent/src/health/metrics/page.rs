@@ -30,7 +30,7 @@ scrape_configs:
 | `state` | `up`, `connecting`, `idle`, `vanished` | 4 |
 | `suite` | `aes-256-gcm`, `chacha20-poly1305`, `tunnel` | 3 |
 | `reason` | of a drop or of a refusal, both in [troubleshooting.md](troubleshooting.md) | 22 drops; of refusals only those that there are |
-| `registry` | `etcd`, `static` | those in use |
+| `registry` | `etcd`, `kubernetes`, `static` | those in use |
 | `version`, `node`, `mode`, `enforcement` | this agent's own | 1 each |
 | `peer`, `friendly_name` | the peer's name | one per peer |
 | `public_key` | the peer's | one per peer |
