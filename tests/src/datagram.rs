@@ -1,16 +1,20 @@
 //! UDP datagrams of chosen sizes, echoed and compared.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::namespace::Namespace;
 use crate::sniffer::CANARY;
 
 /// The largest payload of a UDP datagram over IPv4.
 pub const LARGEST: usize = 65_507;
+/// Of raw sockets to which headers are given.
+const IPPROTO_RAW: i32 = 255;
 /// How long an echo may take before the datagram is sent again.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How often a datagram is sent before it counts as lost.
@@ -81,6 +85,23 @@ pub fn send(from: &Namespace, source: IpAddr, to: SocketAddr, count: usize) -> u
         let socket = UdpSocket::bind((source, 0)).expect("the source address is there");
         (0..count).filter(|_| socket.send_to(&CANARY, to).is_ok()).count()
     })
+}
+
+/// Sends one datagram with a source that is not the sender's, routed by its destination alone. So routes IPVS what it
+/// has translated, and so routes the kernel what comes with headers of its own (raw(7)).
+#[track_caller]
+pub fn send_routed_by_destination(from: &Namespace, source: Ipv4Addr, to: SocketAddrV4) {
+    let length = u16::try_from(8 + CANARY.len()).expect("it is short");
+    let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0];
+    packet.extend(source.octets().into_iter().chain(to.ip().octets()));
+    // From the port that is asked; without a checksum, which UDP over IPv4 may leave out.
+    packet.extend([to.port(), to.port(), length, 0].into_iter().flat_map(u16::to_be_bytes));
+    packet.extend(CANARY);
+    from.enter(|| {
+        let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(IPPROTO_RAW))).expect("root may");
+        // Rules may refuse it: whoever waits for it sees that.
+        let _ = socket.send_to(&packet, &SocketAddr::V4(to).into());
+    });
 }
 
 fn once(socket: &UdpSocket, to: SocketAddr, payload: &[u8]) -> bool {

@@ -6,7 +6,7 @@
 //!         host         sniffer      host
 //! ```
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::time::Duration;
 
 use warren_tests::datagram::{self, Echo, echoed};
@@ -121,6 +121,35 @@ fn a_service_address_is_translated_before_the_tunnel() {
     sniffer.assert_nothing_in_clear();
     let ways = [pods[0].namespace(), nodes[0].namespace()].map(|from| (from, service));
     assert_seen_without_warren(sniffer, agents, ways);
+}
+
+#[test]
+fn what_a_pod_says_to_a_node_is_in_the_tunnel_also_where_the_kernel_routes_it_by_its_destination_alone() {
+    let Pair { agents, pods, nodes, sniffer, .. } = &mut pair(Plan::default());
+    let (IpAddr::V4(pod), IpAddr::V4(node)) = (pods[0].address(), nodes[1].address()) else { unreachable!() };
+    let arrives = |port| {
+        let to = SocketAddrV4::new(node, port);
+        let target = nodes[1].namespace().enter(|| UdpSocket::bind(to).expect("the node has the address"));
+        target.set_read_timeout(Some(Duration::from_secs(2))).expect("a socket has a timeout");
+        datagram::send_routed_by_destination(nodes[0].namespace(), pod, to);
+        target.recv_from(&mut [0; 64]).map(|(_, from)| from.ip())
+    };
+    assert!(ping(pods[0].namespace(), node.into()), "the Pod does not reach the node");
+    assert_eq!(arrives(7001).ok(), Some(pod.into()));
+    // As kube-proxy does with `--masquerade-all`: the guard would take it for the node's own.
+    nodes[0].namespace().nft(
+        "table ip proxy {\nchain post {\ntype nat hook postrouting priority srcnat;
+         ip saddr 10.42.0.0/16 udp dport 7002 masquerade;\n}\n}",
+    );
+    assert_eq!(arrives(7002).ok(), Some(nodes[0].address()));
+    sniffer.assert_encrypted();
+    agents.iter_mut().for_each(Agent::kill);
+    assert!(arrives(7001).is_err() && arrives(7002).is_err(), "it arrives without a tunnel");
+    sniffer.assert_nothing_in_clear();
+    assert_seen_without_warren(sniffer, agents, [(pods[0].namespace(), node.into())]);
+    sniffer.reset();
+    assert_eq!(arrives(7001).ok(), Some(pod.into()));
+    assert!(sniffer.canaries() > 0, "the sniffer does not see it");
 }
 
 #[test]

@@ -6,7 +6,8 @@
 //! egress             the same once more for what passes the hooks of IP by; what traffic control redirects skips this
 //!                    hook too, and is left to the filter beside these rules
 //! prerouting  -150   what came in by the device is remembered, answers to it are marked
-//! output      -150   the same for this host's own answers, but not for our own datagrams: they stay out of the device
+//! output      -150   the same for this host's own answers, but not for our own datagrams: they stay out of the device;
+//!                    and for what Pods say to other nodes where IPVS has routed it
 //! forward     -150   MSS clamp
 //! ```
 
@@ -16,7 +17,7 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 use warren_overlay::mesh::Enforcement;
 
-use super::super::plan::{node_addresses, overlay_prefixes};
+use super::super::plan::{in_overlay, node_addresses, overlay_prefixes};
 use super::TABLE;
 use super::membership::aggregate;
 use super::wanted::Wanted;
@@ -79,6 +80,7 @@ fn inet(desired: &Desired) -> Vec<Value> {
     }
     commands.extend(rules.own_datagrams());
     commands.extend(rules.answers());
+    commands.extend(rules.astray());
     commands.extend(rules.clamp());
     commands
 }
@@ -133,15 +135,18 @@ impl Rules<'_> {
         commands
     }
 
-    fn sets(&self, v6: bool) -> [(&'static str, Vec<Value>); 4] {
+    fn sets(&self, v6: bool) -> [(&'static str, Vec<Value>); 5] {
         let desired = self.desired;
         let proven_nodes = desired.proven_nodes.iter().map(|address| IpNet::from(*address)).collect();
+        let routes = self.family == "inet" && desired.mode == Mode::Pods;
+        let peers = if routes { peers(desired) } else { BTreeSet::new() };
         let in_nodes = |set| if desired.mode == Mode::Nodes { elements(set, v6) } else { Vec::new() };
         [
             ("overlay", elements(&overlay_prefixes(desired), v6)),
             ("proven", elements(&desired.proven_cidrs, v6)),
             ("nodes", in_nodes(&node_addresses(desired))),
             ("proven_nodes", in_nodes(&proven_nodes)),
+            ("peers", elements(&peers, v6)),
         ]
     }
 
@@ -259,6 +264,24 @@ impl Rules<'_> {
         ]
     }
 
+    /// What IPVS has translated it routes by its destination alone, and so past the rule for what Pods say to another
+    /// node. Marked, it is routed once more, by the tables of answers: before anybody masquerades it, and the guard sees a
+    /// node. In mode `nodes` a node's address is found whoever asks.
+    fn astray(&self) -> Vec<Value> {
+        if self.desired.mode == Mode::Nodes {
+            return Vec::new();
+        }
+        let (meta, device) = (json!({ "meta": { "key": "mark" } }), json!(self.desired.device));
+        let set = json!({ "mangle": { "key": meta, "value": { "|": [meta, self.desired.mark] } } });
+        let outside = json!({ "match": { "op": "!=", "left": { "meta": { "key": "oifname" } }, "right": device } });
+        let rule = |v6: bool| {
+            let [from, to] = [("saddr", "overlay"), ("daddr", "peers")]
+                .map(|(field, set)| compare_address(v6, field, &format!("@{set}{}", number(v6))));
+            self.rule("answers", vec![outside.clone(), from, to, set.clone()])
+        };
+        [false, true].map(rule).into()
+    }
+
     /// TCP learns the tunnel's MTU from the first packet, whatever becomes of ICMP. Of all others one byte is looked at.
     fn clamp(&self) -> Vec<Value> {
         let flags = json!({ "payload": { "protocol": "tcp", "field": "flags" } });
@@ -268,6 +291,12 @@ impl Rules<'_> {
         let by = |key| compare(key, json!(self.desired.device));
         ["oifname", "iifname"].map(|key| self.rule("clamp", vec![syn.clone(), by(key), clamp.clone()])).into()
     }
+}
+
+/// Other nodes' own addresses, to which Pods' packets go by the device.
+fn peers(desired: &Desired) -> BTreeSet<IpNet> {
+    let others = desired.peer_addresses.keys().filter(|address| !desired.node_addresses.contains(address));
+    others.filter(|address| !in_overlay(desired, address)).map(|address| IpNet::from(*address)).collect()
 }
 
 fn number(v6: bool) -> u8 {
