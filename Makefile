@@ -9,7 +9,7 @@ PREFIX ?= /usr/local
 
 # Cargo runs what it built through this: as root, for the suites that make network namespaces.
 ROOT_RUNNER := --config 'target."cfg(target_os = \"linux\")".runner = ["$(CURDIR)/scripts/as-root.sh"]'
-# What of the lab's package needs neither root nor an agent.
+# What of the lab's package needs neither root nor an agent that runs.
 PROOFS := fuzz vectors manifests monitoring deploy
 # Always the whole workspace, and of its tests a part: a part of the packages has other features of what they depend on, and
 # all of that is compiled once more.

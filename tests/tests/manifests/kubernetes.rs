@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use warren_tests::agent::program;
+use warren_tests::command::{attempt, checked};
 use warren_tests::manifests::{Manifests, REQUIRED, helm, root, template, value_of};
 
 /// What the chart cannot do without here.
@@ -10,6 +12,10 @@ pub(crate) const NEEDED: [&str; 2] = ["registry=kubernetes", "overlay.networks={
 
 fn chart(values: &[&str]) -> Manifests {
     Manifests::unchecked(&template("warren", "warren-system", &[&NEEDED[..], values].concat(), &[]))
+}
+
+fn etcd(values: &[&str]) -> Manifests {
+    Manifests::unchecked(&helm(&[&REQUIRED[..], values].concat()))
 }
 
 fn overlay() -> Manifests {
@@ -161,14 +167,39 @@ fn the_api_server_is_asked_at_the_address_that_is_given() {
     assert!(!with(&[]).contains_key("WARREN_KUBERNETES_SERVER"));
 
     // With another registry it is asked for prefixes alone, and is no registry by that.
-    let etcd = |values: &[&str]| {
-        let values = [&REQUIRED[..], &["k8sServiceHost=192.0.2.1"], values].concat();
-        settings(&Manifests::unchecked(&helm(&values)))
-    };
-    let asked = etcd(&["cidrs=calico"]);
+    let asked = settings(&etcd(&["k8sServiceHost=192.0.2.1", "cidrs=calico"]));
     assert_eq!(asked["WARREN_KUBERNETES_SERVER"], "https://192.0.2.1:6443");
     assert_eq!(asked["WARREN_KUBERNETES_ENABLED"], "false");
-    assert!(!etcd(&[]).keys().any(|name| name.starts_with("WARREN_KUBERNETES")));
+    let told = settings(&etcd(&["k8sServiceHost=192.0.2.1"]));
+    assert!(!told.keys().any(|name| name.starts_with("WARREN_KUBERNETES")));
+}
+
+/// What the agent says of the configuration that its Pod gives it.
+#[track_caller]
+fn taken(manifests: &Manifests) -> String {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("warren.toml").display().to_string();
+    let text = manifests.one("ConfigMap")["data"]["warren.toml"].as_str().expect("a file");
+    std::fs::write(&file, text).expect("written");
+    let environment: Vec<String> = settings(manifests).iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let mut argv = vec!["env", "-i", "WARREN_NODE_NAME=node1"];
+    argv.extend(environment.iter().map(String::as_str));
+    argv.extend([program(), "check-config", &file]);
+    checked(&argv, attempt(&argv))
+}
+
+#[test]
+fn the_agent_takes_what_its_pod_is_given_and_knows_its_registry_by_it() {
+    let named = chart(&["k8sServiceHost=2001:db8::1", "cidrs=cilium"]);
+    for (manifests, registry) in [
+        (overlay(), "registry: Kubernetes, as the Pod is told\n"),
+        (chart(&[]), "registry: Kubernetes, as the Pod is told\n"),
+        (named, "registry: Kubernetes at https://[2001:db8::1]:6443\n"),
+        (etcd(&["etcd.secretName=", "k8sServiceHost=192.0.2.1", "cidrs=calico"]), "registry: etcd at "),
+    ] {
+        let said = taken(&manifests);
+        assert!(said.contains(registry), "{registry:?} in {said}");
+    }
 }
 
 #[test]

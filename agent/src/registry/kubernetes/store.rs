@@ -166,7 +166,8 @@ impl Store {
     pub(super) fn cluster(&self, id: &str) -> Result<Cluster, String> {
         let Some(object) = self.get(Kind::Cluster, CLUSTER_NAME) else {
             return Err(format!(
-                "there is no WarrenCluster {CLUSTER_NAME:?}: apply one with the cluster's networks, as in deploy/kubernetes/base"
+                "there is no WarrenCluster {CLUSTER_NAME:?}: apply one with the cluster's networks, as in \
+                 deploy/kubernetes/overlays/kubernetes/cluster.yaml"
             ));
         };
         let Some(ClusterSpec { networks, enforcement }) = object.spec() else {
