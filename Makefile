@@ -35,7 +35,7 @@ TEST_ROOT := cargo test --locked -p warren -p warren-io $(ROOT_RUNNER) -- --igno
 TEST_LAB := cargo test --locked -p warren-tests $(ROOT_RUNNER) -- --test-threads 1
 endif
 
-.PHONY: help demo test unit simulation lab matrix check fmt bench bench-quick bench-build build deb install clean
+.PHONY: help demo test unit simulation lab matrix interop-old check fmt bench bench-quick bench-build build deb install clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -65,6 +65,12 @@ matrix: ## Warren beneath every CNI: each mode, version of IP and MTU, with and 
 lab: ## Suites in network namespaces with a real etcd; as root, two tests at a time
 	$(AS_USER) $(TEST_ROOT)
 	$(AS_USER) $(TEST_LAB)
+
+interop-old: ## This build and an older one in one mesh, and upgrades between them under load (OLD=commit; else the last tag)
+	@scripts/setup.sh test
+	$(AS_USER) cargo build --locked -p warren
+	$(AS_USER) scripts/old-build.sh "$(OLD)"
+	$(AS_USER) env WARREN_OLD_BIN="$(abspath $(TARGET))/old/warren" cargo test --locked -p warren-tests $(ROOT_RUNNER) --test interop --test rollout -- --nocapture --test-threads=1 older_version
 
 check: ## Format, lints, licences, bans, purity of the core
 	@scripts/setup.sh check

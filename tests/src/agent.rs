@@ -25,6 +25,7 @@ pub struct Agent {
     folder: PathBuf,
     /// Stands before the agent's own command line.
     launcher: Vec<String>,
+    program: &'static str,
     child: Option<Child>,
 }
 
@@ -38,12 +39,28 @@ impl Agent {
     /// The same, run by another program that is given the agent's command line, now and for every other command.
     #[track_caller]
     pub fn start_by(launcher: &[&str], node: &Node, settings: &Settings) -> Self {
-        let namespace = node.namespace().name().to_owned();
         let launcher = launcher.iter().map(|&word| word.to_owned()).collect();
-        let mut agent = Self { namespace, folder: node.folder().to_owned(), launcher, child: None };
+        Self::started(launcher, program(), node, settings)
+    }
+
+    /// Starts an agent of another build.
+    #[track_caller]
+    pub fn start_of(program: &'static str, node: &Node, settings: &Settings) -> Self {
+        Self::started(Vec::new(), program, node, settings)
+    }
+
+    #[track_caller]
+    fn started(launcher: Vec<String>, program: &'static str, node: &Node, settings: &Settings) -> Self {
+        let (namespace, folder) = (node.namespace().name().to_owned(), node.folder().to_owned());
+        let mut agent = Self { namespace, folder, launcher, program, child: None };
         agent.configure(settings);
         agent.up();
         agent
+    }
+
+    /// Another build takes its place with the next start, and for every other command from now on.
+    pub fn replace(&mut self, program: &'static str) {
+        self.program = program;
     }
 
     /// Replaces the config file under the running agent.
@@ -61,7 +78,7 @@ impl Agent {
         let child = Command::new("ip")
             .args(["netns", "exec", &self.namespace])
             .args(&self.launcher)
-            .args([program(), "up", "--config"])
+            .args([self.program, "up", "--config"])
             .arg(config(&self.folder))
             .stdin(Stdio::null())
             .stderr(log.try_clone().expect("a file can be shared"))
@@ -184,7 +201,7 @@ impl Agent {
         let config = config(&self.folder).display().to_string();
         let launcher: Vec<&str> = self.launcher.iter().map(String::as_str).collect();
         let argv: [&[&str]; 5] =
-            [&["ip", "netns", "exec", &self.namespace], &launcher, &[program()], words, &["--config", &config]];
+            [&["ip", "netns", "exec", &self.namespace], &launcher, &[self.program], words, &["--config", &config]];
         argv.concat().into_iter().map(str::to_owned).collect()
     }
 
@@ -243,6 +260,17 @@ impl Drop for Agent {
 pub fn program() -> &'static str {
     static PROGRAM: std::sync::OnceLock<String> = std::sync::OnceLock::new();
     PROGRAM.get_or_init(find_program)
+}
+
+/// An older build of the binary: `WARREN_OLD_BIN`. Says so when there is none.
+pub fn old_program() -> Option<&'static str> {
+    static PROGRAM: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    let Some(path) = PROGRAM.get_or_init(|| std::env::var("WARREN_OLD_BIN").ok()) else {
+        eprintln!("skipped: WARREN_OLD_BIN names no older build (`make interop-old` makes one)");
+        return None;
+    };
+    assert!(Path::new(path).is_file(), "WARREN_OLD_BIN: there is no file {path}");
+    Some(path)
 }
 
 fn find_program() -> String {

@@ -2,11 +2,15 @@
 //! wireguard-go.
 //!
 //! The one that knows none is this version with them off, in whose description nothing names them: that is all that
-//! others can tell of the version before associations. It is not that version itself.
+//! others can tell of the version before associations. It is not that version itself. Where `WARREN_OLD_BIN` names an older
+//! build, that runs in a mesh of its own with this one.
 
+use warren_tests::agent::{old_program, program};
 use warren_tests::stock::{Kind, Stock, section};
 use warren_tests::stream::transfer;
-use warren_tests::{Agent, Lab, Node, Pod, Settings, eventually, ping};
+use warren_tests::{
+    Agent, Lab, Node, Pod, Settings, assert_seen_without_warren, between, eventually, ping, static_settings,
+};
 
 const NEW: [usize; 2] = [0, 1];
 const OFF: usize = 2;
@@ -69,4 +73,42 @@ fn agents_with_without_and_before_associations_and_wireguard_go_are_one_mesh() {
         assert_eq!(with.len(), usize::from(NEW.contains(&own)), "node{}", own + 1);
     }
     sniffer.assert_encrypted();
+}
+
+/// This build, this one with associations off, and the older one with and without.
+#[test]
+fn agents_of_this_and_of_an_older_version_are_one_mesh() {
+    let Some(old) = old_program() else { return };
+    let lab = Lab::new();
+    let sniffer = lab.sniff();
+    let nodes: [Node; 4] = lab.nodes();
+    let pods = nodes.each_ref().map(Node::pod);
+    let mut settings = static_settings(&nodes);
+    for without in [1, 3] {
+        settings[without].text("overlay", "associations", "off");
+    }
+    let start = |(own, settings): (&Node, &Settings)| {
+        Agent::start_of(if own.number > 2 { old } else { program() }, own, settings)
+    };
+    let mut agents: Vec<Agent> = nodes.iter().zip(&settings).map(start).collect();
+    agents.iter().for_each(|agent| drop(agent.ready().now()));
+    for (from, to) in (0..4).flat_map(|from| (0..4).map(move |to| (from, to))).filter(|(from, to)| from != to) {
+        eventually(10, "each Pod reaches each", || ping(pods[from].namespace(), pods[to].address()).then_some(()));
+    }
+    for (own, other) in [(0, 2), (2, 0)] {
+        agents[own].until("both versions use associations with each other", |status| {
+            ping(pods[own].namespace(), pods[other].address());
+            status.suite(&nodes[other].name).is_some()
+        });
+    }
+    for (from, to) in (0..4).flat_map(|from| (0..from).map(move |to| (from, to))) {
+        transfer(pods[from].namespace(), pods[to].namespace(), pods[to].address(), 20);
+        transfer(pods[to].namespace(), pods[from].namespace(), pods[from].address(), 20);
+    }
+    for own in [1, 3] {
+        let status = agents[own].now();
+        assert!(nodes.iter().all(|node| status.suite(&node.name).is_none()), "node{} has them off", own + 1);
+    }
+    sniffer.assert_encrypted();
+    assert_seen_without_warren(&sniffer, &mut agents, between(&pods));
 }

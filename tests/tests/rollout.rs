@@ -1,5 +1,6 @@
 //! From no Warren to `strict`, an upgrade, and back to no Warren, under load that never ends: none of it is an outage, and
-//! `warren cluster enforce` lets nobody make one by mistake.
+//! `warren cluster enforce` lets nobody make one by mistake. Where `WARREN_OLD_BIN` names an older build, that is upgraded to
+//! this one and back.
 //!
 //! ```text
 //!           etcd
@@ -10,6 +11,7 @@
 
 use std::time::Duration;
 
+use warren_tests::agent::{old_program, program};
 use warren_tests::command::Finished;
 use warren_tests::load::Load;
 use warren_tests::{Agent, Etcd, Lab, Node, Pod, Removal, Sniffer, assert_seen_without_warren, between, eventually};
@@ -42,17 +44,22 @@ fn traces(node: &Node) -> Vec<String> {
 
 impl Space {
     fn start() -> Self {
+        Self::start_with(&["--permissive"])
+    }
+
+    /// With a cluster that `warren cluster init` made with these words.
+    fn start_with(init: &[&str]) -> Self {
         let lab = Lab::new();
         let sniffer = lab.sniff();
         let nodes: [Node; 3] = lab.nodes();
         let pods = nodes.each_ref().map(Node::pod);
         let etcd = Etcd::start(&lab);
-        etcd.init(&lab, &["--permissive"]);
+        etcd.init(&lab, init);
         nodes.iter().for_each(|node| etcd.add(node));
         Self { loads: Vec::new(), agents: Vec::new(), pods, nodes, before: Vec::new(), etcd, sniffer, _lab: lab }
     }
 
-    /// Every Pod talks to the next one, in clear.
+    /// Every Pod talks to the next one; in clear where there is no agent.
     fn talk(&mut self) {
         let pair = |one: usize| {
             let (from, to) = (&self.pods[one], &self.pods[(one + 1) % 3]);
@@ -68,8 +75,13 @@ impl Space {
     }
 
     fn up(&mut self, node: usize) {
+        self.up_of(program(), node);
+    }
+
+    /// The same with another build.
+    fn up_of(&mut self, program: &'static str, node: usize) {
         let node = &self.nodes[node];
-        self.agents.push(node.start(&self.etcd.settings(node)));
+        self.agents.push(Agent::start_of(program, node, &self.etcd.settings(node)));
     }
 
     /// Every agent has a tunnel with so many others now.
@@ -141,6 +153,21 @@ fn a_cluster_is_rolled_out_made_strict_upgraded_and_rid_of_warren_and_no_connect
     rid_of_warren(&mut space);
 }
 
+#[test]
+fn an_older_version_is_upgraded_node_by_node_and_back_and_no_connection_breaks() {
+    let Some(old) = old_program() else { return };
+    let mut space = Space::start_with(&[]);
+    (0..3).for_each(|node| space.up_of(old, node));
+    space.connected(2);
+    space.talk();
+    upgraded(&mut space);
+    replaced(&mut space, 0, old);
+    replaced(&mut space, 0, program());
+    space.sniffer.assert_encrypted();
+    space.loads.clear();
+    assert_seen_without_warren(&space.sniffer, &mut space.agents, between(&space.pods));
+}
+
 /// Node 3 has no agent yet: its Pods are reached in clear, that is counted, and nobody makes the cluster strict.
 fn rolled_out_on_two_of_three(space: &mut Space) {
     space.up(0);
@@ -170,16 +197,20 @@ fn made_strict(space: &mut Space) {
 
 /// As a DaemonSet does it with `maxUnavailable: 1`: the next one when the last is ready.
 fn upgraded(space: &mut Space) {
-    for number in 0..3 {
-        space.forget();
-        space.agents[number].terminate();
-        space.agents[number].up();
-        space.connected(2);
-        space.alive();
-        let [tcp, udp] = space.outage();
-        println!("node{}: its agent was restarted; longest silence: TCP {tcp} ms, UDP {udp} ms", number + 1);
-    }
+    (0..3).for_each(|number| replaced(space, number, program()));
     space.sniffer.assert_encrypted();
+}
+
+/// This build takes the place of a node's agent, while all others stay.
+fn replaced(space: &mut Space, number: usize, program: &'static str) {
+    space.forget();
+    space.agents[number].terminate();
+    space.agents[number].replace(program);
+    space.agents[number].up();
+    space.connected(2);
+    space.alive();
+    let [tcp, udp] = space.outage();
+    println!("node{}: its agent was restarted; longest silence: TCP {tcp} ms, UDP {udp} ms", number + 1);
 }
 
 /// As docs/kubernetes.md does it: permissive, a cleanup on each node that waits, and then the agents go.
