@@ -2,8 +2,12 @@
 //! off, lets time pass, and starts one side anew.
 //!
 //! States that were seen already are not gone on from. In every state that is reached: an index has one key; a key has
-//! one sender; nobody sends for longer than [`BOUND`] what the other has no key for; and once the middle behaves, both
-//! reach each other.
+//! one sender; nobody sends for longer than [`BOUND`] what the other has no key for, or does not get; and once the middle
+//! behaves, both reach each other.
+//!
+//! Each node has one worker, so that a generation is installed at once or not at all. A worker's Ready comes at once, or in
+//! a step of its own where [`Budget::slow`] says so. A Seen comes at once, or where [`Budget::untold`] says so is lost for
+//! a while, and the last of them comes late.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -13,9 +17,11 @@ use warren_crypto::PrivateKey;
 use warren_crypto::association::{AssociationKey, Sender, Suite};
 use warren_crypto::exchange::Terms;
 
+use self::steps::{Budget, Middle, Step};
 use super::*;
 
 mod explore;
+mod steps;
 
 const SECOND: Duration = Duration::from_secs(1);
 /// A silent lane's time and a tick, as this test ticks.
@@ -24,26 +30,6 @@ const BOUND: Duration = Duration::from_secs(16);
 const RECOVERY: u64 = 40;
 /// Frames under way to one side; the oldest is lost then.
 const UNDER_WAY: usize = 2;
-
-/// What is left of what may go wrong.
-#[derive(Clone, Copy, Hash)]
-struct Budget {
-    steps: u8,
-    losses: u8,
-    repeats: u8,
-    restarts: u8,
-    pauses: u8,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Step {
-    Deliver(usize, usize),
-    Repeat(usize, usize),
-    Lose(usize, usize),
-    Restart(usize),
-    /// Seconds; and whose data is lost meanwhile.
-    Pass(u32, Option<usize>),
-}
 
 /// Random bytes that depend on nothing but whose they are and how many were drawn: equal states are equal bytes.
 #[derive(Clone)]
@@ -89,6 +75,8 @@ struct Node {
     tried: Option<(u64, u32, Likeness)>,
     sender: Option<(u64, u32, Likeness)>,
     passed: Passed,
+    /// Generations that its worker receives on and has not said so.
+    unsaid: VecDeque<u64>,
     /// Since when it sends what the other has no key for.
     into_nothing: Option<Duration>,
 }
@@ -111,6 +99,7 @@ impl Node {
             tried: None,
             sender: None,
             passed: Passed { sent: [0].into(), taken: 0 },
+            unsaid: VecDeque::new(),
             into_nothing: None,
         }
     }
@@ -130,7 +119,7 @@ impl Node {
         for (generation, (since, indices)) in &link.receiving {
             (generation, age(*since), indices).hash(hasher);
         }
-        (link.silences, left(link.distrusted)).hash(hasher);
+        (link.silences, left(link.distrusted), &self.unsaid).hash(hasher);
         (link.hellos, left(link.next_hello), self.into_nothing.map(age)).hash(hasher);
         let (passed, known) = (&self.passed, &link.passed);
         (passed.sent != known.sent, passed.taken != known.taken).hash(hasher);
@@ -145,8 +134,10 @@ struct World {
     now: Duration,
     /// Every key that anybody ever sent under.
     used: BTreeSet<Likeness>,
-    /// Whose data the middle loses.
-    deaf: Option<usize>,
+    /// What the middle does with data and with what is told of it.
+    middle: Middle,
+    /// The last Seen to each node that was kept back.
+    kept: [Option<Vec<u8>>; 2],
     talks: [bool; 2],
     left: Budget,
     steps: Vec<Step>,
@@ -170,7 +161,8 @@ impl World {
             wires: Default::default(),
             now,
             used: BTreeSet::new(),
-            deaf: None,
+            middle: Middle::Fair,
+            kept: Default::default(),
             talks,
             left,
             steps: Vec::new(),
@@ -180,16 +172,22 @@ impl World {
     fn likeness(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         self.nodes.iter().for_each(|node| node.hash(self.now, &mut hasher));
-        (&self.wires, &self.used, self.left).hash(&mut hasher);
+        (&self.wires, &self.kept, &self.used, self.left).hash(&mut hasher);
         hasher.finish()
     }
 
     fn perform(&mut self, who: usize, deeds: Vec<Deed>) {
         for deed in deeds {
             match deed {
-                // It travels beside the exchange, and what it says is checked in `ways`: a middle that plays with it too
-                // makes too many schedules.
-                Deed::Frame(frame) if Seen::parse(&frame).is_some() => self.deliver(1 - who, &frame),
+                // It travels beside the exchange, and comes at once where the middle is not told to keep it back: one that
+                // plays with every Seen makes too many schedules.
+                Deed::Frame(frame) if Seen::parse(&frame).is_some() => {
+                    if self.middle == Middle::Untold(1 - who) {
+                        self.kept[1 - who] = Some(frame);
+                    } else {
+                        self.deliver(1 - who, &frame);
+                    }
+                }
                 Deed::Frame(frame) => {
                     self.wires[1 - who].push_back(frame);
                     if self.wires[1 - who].len() > UNDER_WAY {
@@ -211,8 +209,10 @@ impl World {
                     let before = node.receivers.insert(end.index, (generation, likeness(suite, &end.key), None));
                     assert_eq!(before, None, "two keys for one index");
                 }
-                let deeds = node.link.installed(generation, 0, self.now);
-                self.perform(who, deeds);
+                node.unsaid.push_back(generation);
+                if !self.left.slow {
+                    self.say_ready(who);
+                }
             }
             Order::Try { generation, suite, end, .. } => {
                 let key = likeness(suite, &end.key);
@@ -241,10 +241,17 @@ impl World {
         }
     }
 
+    /// The worker says that it receives on the generation that it was told of first.
+    fn say_ready(&mut self, who: usize) {
+        let Node { link, unsaid, .. } = &mut self.nodes[who];
+        let deeds = unsaid.pop_front().map(|generation| link.installed(generation, 0, self.now));
+        self.perform(who, deeds.unwrap_or_default());
+    }
+
     /// Where packets on this association of `who` arrive: the generation there, and when it was heard last.
     fn receiver(&mut self, who: usize, (_, index, key): (u64, u32, Likeness)) -> Option<(u64, &mut Option<u64>)> {
         let receiver = self.nodes[1 - who].receivers.get_mut(&index).filter(|(_, theirs, _)| *theirs == key);
-        receiver.filter(|_| self.deaf != Some(who)).map(|(generation, _, heard)| (*generation, heard))
+        receiver.filter(|_| self.middle != Middle::Deaf(who)).map(|(generation, _, heard)| (*generation, heard))
     }
 
     /// Whether the other takes a packet on this association of `who`; it tells so once in a period.
@@ -295,73 +302,6 @@ impl World {
         let Node { link, drawn, .. } = &mut self.nodes[who];
         let deeds = link.take(frame, self.now, drawn).unwrap_or_default();
         self.perform(who, deeds);
-    }
-
-    /// The tunnel's new session carries nothing that was sealed for the node that is gone; what it sent itself may come.
-    fn restart(&mut self, who: usize) {
-        self.nodes[who] = Node::new(&self.keys, who, self.nodes[who].boot + 1);
-        self.wires[who].clear();
-    }
-
-    fn choices(&self) -> Vec<Step> {
-        let mut choices = Vec::new();
-        if self.left.steps == 0 {
-            return choices;
-        }
-        for who in [0, 1] {
-            for at in 0..self.wires[who].len() {
-                choices.push(Step::Deliver(who, at));
-                choices.extend((self.left.repeats > 0).then_some(Step::Repeat(who, at)));
-                choices.extend((self.left.losses > 0).then_some(Step::Lose(who, at)));
-            }
-            choices.extend((self.left.restarts > 0).then_some(Step::Restart(who)));
-        }
-        if self.left.pauses > 0 {
-            choices.extend([
-                Step::Pass(1, None),
-                Step::Pass(16, None),
-                Step::Pass(16, Some(0)),
-                Step::Pass(16, Some(1)),
-            ]);
-        }
-        choices
-    }
-
-    fn step(&mut self, step: Step) {
-        self.left.steps -= 1;
-        match step {
-            Step::Deliver(who, at) => {
-                let frame = self.wires[who].remove(at).unwrap();
-                self.deliver(who, &frame);
-            }
-            Step::Repeat(who, at) => {
-                self.left.repeats -= 1;
-                let frame = self.wires[who][at].clone();
-                self.deliver(who, &frame);
-            }
-            Step::Lose(who, at) => {
-                self.left.losses -= 1;
-                self.wires[who].remove(at);
-            }
-            Step::Restart(who) => {
-                self.left.restarts -= 1;
-                self.restart(who);
-            }
-            Step::Pass(seconds, deaf) => {
-                self.left.pauses -= 1;
-                self.deaf = deaf;
-                (0..seconds).for_each(|_| self.second());
-                self.deaf = None;
-            }
-        }
-    }
-
-    /// Everything that is under way arrives.
-    fn settle(&mut self) {
-        while let Some(who) = [0, 1].into_iter().find(|who| !self.wires[*who].is_empty()) {
-            let frame = self.wires[who].pop_front().unwrap_or_default();
-            self.deliver(who, &frame);
-        }
     }
 
     fn reach_each_other(&self) -> bool {

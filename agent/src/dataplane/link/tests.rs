@@ -432,3 +432,20 @@ fn lanes_are_counted_over_all_generations_in_use() {
     }
     assert_eq!(lanes(&pair), Some(2));
 }
+
+#[test]
+fn a_generation_that_one_worker_has_not_installed_is_not_answered() {
+    let mut pair = pair([2, 2]);
+    let who = usize::from(!pair.links[0].exchange.is_initiator());
+    let Some(Action::Send(offer)) = pair.links[who].exchange.want(pair.now, &mut pair.dice[who]) else {
+        panic!("no Offer");
+    };
+    let (now, link) = (pair.now, &mut pair.links[1 - who]);
+    let told = link.take(&offer, now, &mut pair.dice[1 - who]).unwrap();
+    assert_eq!(told.iter().filter(|deed| matches!(deed, Deed::Order(_, Order::Receive { .. }))).count(), 2);
+    for (generation, worker) in [(1, 0), (1, 0), (2, 1)] {
+        assert!(link.installed(generation, worker, now).is_empty(), "generation {generation}, worker {worker}");
+    }
+    let said = link.installed(1, 1, now);
+    assert!(matches!(&said[..], [Deed::Frame(_)]), "{said:?}");
+}

@@ -70,7 +70,7 @@ fn told<T>(steps: &[Step], act: impl FnOnce() -> T) -> T {
     })
 }
 
-const BUDGET: Budget = Budget { steps: 5, losses: 2, repeats: 1, restarts: 1, pauses: 2 };
+const BUDGET: Budget = Budget { steps: 5, losses: 2, repeats: 1, restarts: 1, pauses: 2, slow: false, untold: false };
 
 #[test]
 fn no_schedule_of_a_first_exchange_breaks_a_promise() {
@@ -90,4 +90,28 @@ fn no_schedule_of_a_renewal_breaks_a_promise_when_the_smaller_key_talks() {
 #[test]
 fn no_schedule_of_a_renewal_breaks_a_promise_when_the_larger_key_talks() {
     explore(Root::Renewing, [false, true], Budget { losses: 1, ..BUDGET });
+}
+
+#[test]
+fn no_schedule_in_which_workers_are_slow_to_be_ready_breaks_a_promise() {
+    explore(Root::Fresh, [true, true], Budget { slow: true, losses: 1, repeats: 0, pauses: 1, ..BUDGET });
+}
+
+const UNTOLD: Budget = Budget { steps: 4, losses: 0, repeats: 0, pauses: 3, untold: true, ..BUDGET };
+
+#[test]
+fn no_schedule_in_which_it_is_not_told_or_told_late_what_arrives_breaks_a_promise() {
+    explore(Root::Connected, [true, false], UNTOLD);
+}
+
+#[test]
+fn what_is_told_late_keeps_a_dead_lane_once_as_long_again() {
+    let mut world = World::at(Root::Connected, [true, true], Budget { steps: 5, pauses: 4, ..UNTOLD });
+    let (untold, deaf) = (Step::Pass(3, Middle::Untold(0)), Step::Pass(9, Middle::Deaf(0)));
+    for step in [untold, deaf, Step::Late(0), deaf] {
+        world.step(step);
+    }
+    assert!(world.nodes[0].sender.is_some(), "it sends into nothing for 18 seconds, since it was told otherwise");
+    world.step(deaf);
+    assert!(world.nodes[0].sender.is_none());
 }
