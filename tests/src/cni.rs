@@ -146,11 +146,16 @@ impl Cni {
     /// Gives the node a Pod.
     #[track_caller]
     pub fn attach(self, node: &Node, ports: &[HostPort]) -> Pod {
-        match (self.calico(), self.cilium()) {
+        let pod = match (self.calico(), self.cilium()) {
             (Some(how), _) => calico::attach(how, node),
             (_, Some(routing)) => cilium::attach(routing, node),
-            _ => self.add(node, ports).pod,
+            _ => return self.add(node, ports).pod,
+        };
+        // Behind Calico's plugin, and behind Cilium's with `cni.chainingMode: portmap`.
+        if !ports.is_empty() {
+            Conflist::new("hostports", [portmap()]).chain(node, &pod, ports);
         }
+        pod
     }
 
     /// The same, with what a runtime needs to take it away again.

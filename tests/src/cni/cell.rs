@@ -21,6 +21,8 @@ use crate::{Agent, Family, Lab, Node, Plan, Pod, Settings, Sniffer, Wiring};
 
 /// Where every Pod and every node listens.
 const PORT: u16 = 8080;
+/// Where every node listens too: exempt between nodes, and not for Pods.
+const KUBELET: u16 = 10250;
 /// Where the name server listens.
 const DNS_PORT: u16 = 5353;
 /// Ports of the nodes: of a service, of one with `externalTrafficPolicy: Local`, and of the Pod itself.
@@ -142,6 +144,8 @@ impl Cluster {
         for node in &self.nodes {
             let all = node.addresses().into_iter().chain(self.cell.cni.host_addresses(node));
             self.witnesses.extend(all.map(|at| Witness::start(node.namespace(), at_port(at, PORT))));
+            let kubelet = |at| Witness::start(node.namespace(), at_port(at, KUBELET));
+            self.witnesses.extend(node.addresses().into_iter().map(kubelet));
         }
         let third = &self.pods[2];
         let server = |at: &IpAddr| dns::Server::start(third.namespace(), at_port(*at, DNS_PORT));
@@ -158,11 +162,15 @@ impl Cluster {
     }
 
     /// In `nodes` mode a CNI that wraps keeps its prefixes to itself.
+    fn hides_prefixes(&self) -> bool {
+        self.cell.mode == Mode::Nodes && self.cell.cni.wraps()
+    }
+
     fn settings(&self, node: &Node) -> Settings {
         let Cell { cni, mode, .. } = self.cell;
         let mut settings = node.settings();
         settings.text("overlay", "mode", mode.name());
-        let hidden = mode == Mode::Nodes && cni.wraps();
+        let hidden = self.hides_prefixes();
         if hidden {
             settings.list::<&str>("node", "cidrs", []).list::<&str>("overlay", "networks", []);
         } else {
@@ -236,6 +244,7 @@ impl Cluster {
                 service("ns1/web", 10, 80, Some(NODE_PORT), false, pod(2, PORT)),
                 service("ns1/local", 11, 80, Some(LOCAL_PORT), true, pod(2, PORT)),
                 service("ns1/host", 12, 443, None, false, node(2)),
+                service("ns1/webhook", 13, 443, None, false, pod(3, PORT)),
                 service("kube-system/dns", 53, 53, None, false, pod(3, DNS_PORT)),
             ]);
         }
@@ -280,14 +289,17 @@ impl Cluster {
             way("Pod → ClusterIP", inside, service(10), 80, through_proxy(client, 1)),
             way("Pod → ClusterIP of a host", inside, service(12), 443, pod_or_node(client, 1)),
             way("host → ClusterIP", host_network, service(10), 80, host(1)),
+            way("API server → webhook", host_network, service(13), 443, host(1)),
             way("DNS", inside, service(53), 53, vec![]),
+            way("Pod → hostPort", inside, node(2), HOST_PORT, pod_or_node(client, 1)),
+            open(way("outside → hostPort", outside, node(2), HOST_PORT, vec![hub])),
             way("Pod → NodePort", third.namespace(), node(1), NODE_PORT, host(1)),
             open(way("outside → NodePort", outside, node(1), NODE_PORT, host(1))),
             open(way("outside → NodePort, Local", outside, node(2), LOCAL_PORT, vec![hub])),
         ];
-        if self.cell.cni.conflist(&self.nodes[0]).is_some() {
-            flows.push(way("Pod → hostPort", inside, node(2), HOST_PORT, pod_or_node(client, 1)));
-            flows.push(open(way("outside → hostPort", outside, node(2), HOST_PORT, vec![hub])));
+        // Without prefixes it is taken for what the node says to the kubelet, and that is exempt.
+        if !self.hides_prefixes() {
+            flows.push(way("Pod → kubelet", inside, node(2), KUBELET, pod_or_node(client, 1)));
         }
         for own in host(1).into_iter().filter(|own| !is_anycast(*own)) {
             flows.push(open(way("Pod → own node", inside, own, PORT, pod_or_node(client, 1))));

@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use crate::command;
@@ -60,13 +61,7 @@ impl Conflist {
     #[track_caller]
     pub fn add(&self, node: &Node, ports: &[HostPort]) -> Attached {
         let sandbox = node.sandbox();
-        let ports: Value = ports
-            .iter()
-            .map(|port| json!({ "hostPort": port.host, "containerPort": port.pod, "protocol": "tcp" }))
-            .chain(
-                ports.iter().map(|port| json!({ "hostPort": port.host, "containerPort": port.pod, "protocol": "udp" })),
-            )
-            .collect();
+        let ports = mappings(ports);
         let call = Call { conflist: self, node, sandbox: &sandbox, ports: &ports };
         let result = self.plugins.iter().fold(Value::Null, |result, plugin| {
             let said = call.plugin("ADD", plugin, &result);
@@ -74,6 +69,17 @@ impl Conflist {
         });
         let pod = Pod::attached(sandbox, addresses(&result));
         Attached { pod, result, ports }
+    }
+
+    /// Runs the plugins for a Pod that somebody else attached, whose result they are given.
+    #[track_caller]
+    pub fn chain(&self, node: &Node, pod: &Pod, ports: &[HostPort]) {
+        let ports = mappings(ports);
+        let ips: Value = pod.addresses().iter().map(|at| json!({ "address": IpNet::from(*at) })).collect();
+        let call = Call { conflist: self, node, sandbox: pod.namespace(), ports: &ports };
+        for plugin in &self.plugins {
+            call.plugin("ADD", plugin, &json!({ "cniVersion": VERSION, "ips": ips }));
+        }
     }
 
     /// Takes a Pod away again: every plugin, the last one first.
@@ -128,6 +134,14 @@ impl Call<'_> {
         }
         configuration
     }
+}
+
+/// Ports as a runtime hands them on: each by both protocols.
+fn mappings(ports: &[HostPort]) -> Value {
+    let by = |protocol: &'static str| {
+        ports.iter().map(move |port| json!({ "hostPort": port.host, "containerPort": port.pod, "protocol": protocol }))
+    };
+    by("tcp").chain(by("udp")).collect()
 }
 
 fn addresses(result: &Value) -> Vec<IpAddr> {
