@@ -1,9 +1,9 @@
-//! What deploy/ has beside the agent's Pod, and what the pages say of it: the recipe of the image, components over overlays, the
-//! removal. No container engine and no cluster has a part in this.
+//! What deploy/ has beside the agent's Pod, and what the pages say of it: the recipe of the image, the removal. No container engine
+//! and no cluster has a part in this.
 
 use serde_json::json;
 use warren_tests::command::{Finished, attempt};
-use warren_tests::manifests::{Manifests, named, root, value_of};
+use warren_tests::manifests::{Manifests, named, root};
 
 /// A script of deploy/image/ in a shell, with these variables.
 fn shell(variables: &[&str], script: &str) -> Finished {
@@ -81,27 +81,6 @@ fn the_recipe_of_the_image_uses_these_scripts_in_each_of_its_stages() {
 
 fn page() -> String {
     std::fs::read_to_string(root().join("docs/kubernetes.md")).expect("it is there")
-}
-
-/// What a component makes of an overlay, as docs/kubernetes.md puts it on top.
-fn over(overlay: &str, component: &str) -> Manifests {
-    let folder = tempfile::tempdir().expect("a folder");
-    let here = folder.path().canonicalize().expect("it is there");
-    let deploy = root().join("deploy/kubernetes").display().to_string();
-    let deploy = format!("{}{}", "../".repeat(here.components().count() - 1), deploy.trim_start_matches('/'));
-    let text = format!("resources: [{deploy}/overlays/{overlay}]\ncomponents: [{deploy}/components/{component}]\n");
-    std::fs::write(here.join("kustomization.yaml"), text).expect("written");
-    Manifests::kustomize(&here)
-}
-
-#[test]
-fn mode_nodes_is_had_over_either_overlay_in_the_way_that_the_page_has_it() {
-    assert!(page().contains("(`resources: [my-overlay]`,\n`components: […]`)"));
-    for overlay in ["etcd", "kubernetes"] {
-        let manifests = over(overlay, "nodes-mode");
-        let values = ["WARREN_OVERLAY_MODE", "WARREN_NODE_CIDRS"].map(|name| value_of(manifests.agent(), name));
-        assert_eq!(values, ["nodes", "[]"], "{overlay}");
-    }
 }
 
 #[test]
