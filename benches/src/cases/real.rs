@@ -1,15 +1,20 @@
 //! What a peer costs that is there and quiet: resident memory of a hub with 1 and with 32 real nodes around it, each of
-//! which was reached once.
+//! which was reached once. Both have first been under full load by one of them: what a data path takes for itself as it is
+//! needed, whoever the packets are for, is not the peers'.
 
 use super::Value;
 use super::hub::SPOKES;
 use super::idle::{first, settle};
 use crate::Result;
+use crate::iperf;
 use crate::peers::Peer;
 use crate::world::World;
 
 /// About how long it takes: 35 namespaces and processes, and until the memory of both hubs has settled.
-pub(super) const ESTIMATE: f64 = 20.0;
+pub(super) const ESTIMATE: f64 = 30.0;
+
+/// Seconds of load each way.
+const LOADED: f64 = 2.0;
 
 pub(super) fn measure(peer: &Peer, mtu: u16) -> Result<Vec<Value>> {
     let (one, all) = (resident(peer, mtu, 1)?, resident(peer, mtu, SPOKES)?);
@@ -25,5 +30,9 @@ pub(super) fn measure(peer: &Peer, mtu: u16) -> Result<Vec<Value>> {
 fn resident(peer: &Peer, mtu: u16, spokes: u8) -> Result<f64> {
     let world = World::star(mtu, peer.mtu(mtu), spokes)?;
     let mut tunnel = peer.start(&world)?;
+    for (from, to) in [(1, 2), (2, 1)] {
+        let _server = iperf::server(world.node(to))?;
+        iperf::warm_up(world.node(from), &format!("10.88.0.{to}"), LOADED)?;
+    }
     settle(first(&mut tunnel)?)
 }
