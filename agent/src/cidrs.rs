@@ -5,6 +5,7 @@
 //! `registry::kubernetes::prefixes`, not here. Another file is another [`Source`], looked for in [`look`].
 
 mod conflist;
+mod given;
 mod subnet_env;
 mod watch;
 
@@ -17,6 +18,7 @@ use ipnet::IpNet;
 
 use crate::cni::{configurations, read};
 use conflist::Silent;
+pub use given::Given;
 pub use watch::run;
 
 /// Where CNIs put their configuration, unless `node.cni_dir` says otherwise.
@@ -75,10 +77,8 @@ pub struct Where {
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// At least one; none where the API server says that this node has none yet.
-    pub cidrs: BTreeSet<IpNet>,
-    /// What it had before, and nobody says to be another's now.
-    pub kept: BTreeSet<IpNet>,
+    /// At least one; none where the API server says that this node has none yet. Files take nothing away.
+    pub given: Given,
     /// The file, or the objects, that say so.
     pub from: String,
     /// What of this node's addresses is not among them, and what to do.
@@ -87,7 +87,7 @@ pub struct Found {
 
 impl Found {
     fn by(path: &Path, cidrs: BTreeSet<IpNet>) -> Self {
-        Self { cidrs, kept: BTreeSet::new(), from: path.display().to_string(), lacking: None }
+        Self { given: Given { cidrs, ..Given::default() }, from: path.display().to_string(), lacking: None }
     }
 }
 

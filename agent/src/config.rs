@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use crate::cidrs::Where;
+use crate::cidrs::{Given, Where};
 use crate::dataplane::ASSOCIATIONS;
 use ipnet::IpNet;
 use warren_crypto::association::Suite;
@@ -97,12 +97,7 @@ pub enum Cidrs {
         length: (u8, u8),
     },
     /// Exactly these, as the API server said: what else was the node's it gives back.
-    Given {
-        /// What it is to have.
-        cidrs: BTreeSet<IpNet>,
-        /// What it had, and nobody says to be another's: not given back, and claimed only where it was lost.
-        kept: BTreeSet<IpNet>,
-    },
+    Given(Given),
     /// Those that Kubernetes gave to its Node (`spec.podCIDRs`), for the registry `kubernetes` to read.
     Kubernetes,
 }
@@ -111,7 +106,7 @@ impl Cidrs {
     /// As far as they are known here.
     pub fn known(&self) -> BTreeSet<IpNet> {
         match self {
-            Self::Listed(cidrs) | Self::Given { cidrs, .. } => cidrs.clone(),
+            Self::Listed(cidrs) | Self::Given(Given { cidrs, .. }) => cidrs.clone(),
             Self::Auto { .. } | Self::Kubernetes => BTreeSet::new(),
         }
     }
@@ -119,20 +114,14 @@ impl Cidrs {
     /// Together with what of the kept is still remembered to be the node's.
     pub(crate) fn remembering(&self, is_own: impl Fn(&IpNet) -> bool) -> Self {
         match self {
-            Self::Given { cidrs, kept } => {
-                let cidrs = kept.iter().filter(|cidr| is_own(cidr)).chain(cidrs).copied().collect();
-                Self::Given { cidrs, kept: kept.clone() }
-            }
+            Self::Given(given) => Self::Given(given.remembering(is_own)),
             other => other.clone(),
         }
     }
 
     /// Somebody says exactly which prefixes are this node's, and this is none of them.
     pub(crate) fn rule_out(&self, cidr: &IpNet) -> bool {
-        match self {
-            Self::Given { cidrs, kept } => !cidrs.is_empty() && !cidrs.contains(cidr) && !kept.contains(cidr),
-            _ => false,
-        }
+        matches!(self, Self::Given(given) if given.rules_out(cidr))
     }
 }
 

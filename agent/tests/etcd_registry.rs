@@ -12,6 +12,7 @@ use std::time::Duration;
 use etcd_space::node::{Node, auto, listed, record};
 use etcd_space::relay::Relay;
 use etcd_space::{PREFIX, Store, scenario};
+use warren_agent::cidrs::Given;
 use warren_agent::config::{Cidrs, Etcd};
 use warren_agent::registry::etcd;
 use warren_overlay::record::RECORD_MAX;
@@ -312,7 +313,7 @@ fn what_the_api_server_no_longer_gives_the_node_another_may_have() {
         let store = store();
         let given = |cidrs: &[&str]| {
             let cidrs = cidrs.iter().map(|cidr| cidr.parse().expect("a prefix")).collect();
-            Cidrs::Given { cidrs, kept: Default::default() }
+            Cidrs::Given(Given { cidrs, ..Given::default() })
         };
         store.put("alloc/192.0.2.1-32", r#"{"node":"a"}"#);
         let mut a = Node::start(store.config(), "a", "192.0.2.1", given(&["10.0.0.0/26", "10.0.0.64/26"]));

@@ -129,7 +129,7 @@ impl Host {
     fn look(&self, source: Source) -> Result<(BTreeSet<IpNet>, String), String> {
         let cni_dir = self.0.path().join("net.d");
         let place = Where { source, cni_dir, flannel_file: self.0.path().join("subnet.env") };
-        look(&place).map(|found| (found.cidrs, name_of(Path::new(&found.from))))
+        look(&place).map(|found| (found.given.cidrs, name_of(Path::new(&found.from))))
     }
 }
 

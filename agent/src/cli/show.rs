@@ -2,7 +2,7 @@
 
 use super::{DEGRADED, FAILED, OK, Output, say};
 use crate::admin::Verify;
-use crate::cidrs::{Where, look};
+use crate::cidrs::{Given, Where, look};
 use crate::config::{Cidrs, Config};
 use crate::preflight::Finding;
 use crate::status::{AssociationStatus, PeerStatus, Status};
@@ -173,7 +173,7 @@ pub(super) fn findings(findings: &[Finding]) -> u8 {
 fn from_cni(place: &Where) -> String {
     match look(place) {
         Ok(found) => {
-            let cidrs: Vec<_> = found.cidrs.iter().map(ToString::to_string).collect();
+            let cidrs: Vec<_> = found.given.cidrs.iter().map(ToString::to_string).collect();
             format!("{} ({}: {})", cidrs.join(", "), place.source, found.from)
         }
         Err(why) => format!("none yet ({}: {why})", place.source),
@@ -188,7 +188,7 @@ pub(super) fn config(config: &Config) -> u8 {
         (None, Cidrs::Auto { length }) => format!("one of its own choice (/{} or /{})", length.0, length.1),
         (None, Cidrs::Kubernetes) => "those that Kubernetes gave to its Node".to_owned(),
         (None, Cidrs::Listed(list)) if list.is_empty() && config.has_store() => "what is allocated to it".to_owned(),
-        (None, Cidrs::Listed(list) | Cidrs::Given { cidrs: list, .. }) => {
+        (None, Cidrs::Listed(list) | Cidrs::Given(Given { cidrs: list, .. })) => {
             or_none(&list.iter().map(ToString::to_string).collect::<Vec<_>>())
         }
     };

@@ -2,12 +2,8 @@
 //! they are gone or broken. A CNI that restarts must not take the Pods' routes with it. And what the agent itself puts
 //! there: the gate, and a network for a node without a CNI.
 
-use std::collections::BTreeSet;
-
-use ipnet::IpNet;
-
 use super::Control;
-use crate::cidrs::{Found, look};
+use crate::cidrs::{Found, Given, look};
 use crate::cni::{Network, Wanted};
 use crate::config::{Cidrs, Config};
 
@@ -16,7 +12,7 @@ use crate::config::{Cidrs, Config};
 pub(crate) fn follow(config: &mut Config) -> Option<Result<Found, String>> {
     let said = look(config.node.cidrs_from.as_ref()?);
     if let Ok(found) = &said {
-        config.node.cidrs = Cidrs::Listed(found.cidrs.clone());
+        config.node.cidrs = Cidrs::Listed(found.given.cidrs.clone());
     }
     Some(said)
 }
@@ -31,8 +27,9 @@ impl Control {
     pub(super) async fn hear_of_cidrs(&mut self, said: Result<Found, String>) {
         match said {
             Ok(found) => {
-                let Found { cidrs, kept, from, lacking } = found;
-                tracing::info!(?cidrs, ?kept, from, "the CNI gives these to this node");
+                let Found { given, from, lacking } = found;
+                let Given { cidrs, kept, lost } = &given;
+                tracing::info!(?cidrs, ?kept, ?lost, from, "the CNI gives these to this node");
                 if lacking != self.no_cidrs
                     && let Some(lacking) = &lacking
                 {
@@ -40,8 +37,8 @@ impl Control {
                 }
                 self.no_cidrs = lacking;
                 // None yet: whatever is allocated to this node stays so.
-                if !cidrs.is_empty() {
-                    self.adopt(cidrs, kept).await;
+                if given.speaks() {
+                    self.adopt(given).await;
                 }
             }
             Err(problem) => {
@@ -52,9 +49,9 @@ impl Control {
         }
     }
 
-    async fn adopt(&mut self, cidrs: BTreeSet<IpNet>, kept: BTreeSet<IpNet>) {
+    async fn adopt(&mut self, given: Given) {
         let is_remote = self.config.node.cidrs_from.as_ref().is_some_and(|place| place.source.is_remote());
-        let cidrs = if is_remote { Cidrs::Given { cidrs, kept } } else { Cidrs::Listed(cidrs) };
+        let cidrs = if is_remote { Cidrs::Given(given) } else { Cidrs::Listed(given.cidrs) };
         if self.config.node.cidrs == cidrs {
             return;
         }

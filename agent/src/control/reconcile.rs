@@ -73,7 +73,9 @@ impl Control {
     /// The mesh as the data has it, and the peers in force.
     fn compute(&mut self) -> (Mesh, Effective) {
         let snapshot = self.snapshot.as_deref();
-        let mesh = mesh::compute(&self.own(), snapshot, &self.statics, &self.ownership, &self.fallback());
+        let mut mesh = mesh::compute(&self.own(), snapshot, &self.statics, &self.ownership, &self.fallback());
+        // Of a node that is left with nothing, all that was allocated counts as its own: not what it gives back.
+        mesh.own_cidrs.retain(|cidr| !self.config.node.cidrs.rule_out(cidr));
         let effective = self.hold.apply(mesh.peers.clone(), &self.not_known_dead(), Instant::now());
         (mesh, effective)
     }
@@ -87,7 +89,7 @@ impl Control {
     /// What the API server no longer names and nobody else got, for as long as it is allocated to this node.
     fn kept(&self) -> impl Iterator<Item = IpNet> + '_ {
         let kept = match &self.config.node.cidrs {
-            Cidrs::Given { kept, .. } => Some(kept),
+            Cidrs::Given(given) => Some(&given.kept),
             _ => None,
         };
         let owners = self.config.has_store().then_some(&self.ownership.owners);
@@ -268,7 +270,7 @@ pub(super) fn own(
     let cidrs = config.node.cidrs.known();
     let addresses = node_addresses.iter().chain(&config.overlay.address).copied().collect();
     let protected = match &config.node.cidrs {
-        Cidrs::Listed(_) | Cidrs::Given { .. } | Cidrs::Kubernetes => {
+        Cidrs::Listed(_) | Cidrs::Given(_) | Cidrs::Kubernetes => {
             gateways.iter().copied().chain(protected(config)).collect()
         }
         // Where nodes allocate for themselves, every node is trusted.

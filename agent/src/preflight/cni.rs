@@ -9,7 +9,7 @@ pub(super) fn asked(mut config: Config) -> (Config, Option<Finding>) {
     let is_remote = config.node.cidrs_from.as_ref().is_some_and(|place| place.source.is_remote());
     let finding = follow(&mut config).map(|said| match said {
         Ok(found) => {
-            let cidrs: Vec<_> = found.cidrs.iter().map(ToString::to_string).collect();
+            let cidrs: Vec<_> = found.given.cidrs.iter().map(ToString::to_string).collect();
             Finding::fine(format!("CIDRs {}, by {}", cidrs.join(", "), found.from))
         }
         Err(_) if is_remote => remote(&config),

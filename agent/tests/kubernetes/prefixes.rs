@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
-use warren_agent::cidrs::{Found, Source};
+use warren_agent::cidrs::{Found, Given, Source};
 use warren_agent::config::Cidrs;
 use warren_agent::registry::kubernetes::prefixes;
 use warren_agent::registry::{Event, Known};
@@ -69,7 +69,7 @@ fn nets(texts: &[&str]) -> BTreeSet<IpNet> {
 }
 
 fn texts(found: &Found) -> Vec<String> {
-    found.cidrs.iter().map(ToString::to_string).collect()
+    found.given.cidrs.iter().map(ToString::to_string).collect()
 }
 
 fn named(name: &str, spec: Value) -> Value {
@@ -97,7 +97,7 @@ fn calicos_blocks_are_read_page_by_page_and_followed() {
         affinity(&cluster, "a", "10.1.9.0/26", "pending");
         let mut a = Asker::start(&cluster, Source::Calico);
         a.until("a node without Pods has no block, and nothing is wrong", |said| {
-            said.as_ref().is_ok_and(|found| found.cidrs.is_empty() && found.lacking.is_none())
+            said.as_ref().is_ok_and(|found| found.given == Given::default() && found.lacking.is_none())
         })
         .await;
         affinity(&cluster, "a", "10.1.9.0/26", "confirmed");
@@ -107,7 +107,13 @@ fn calicos_blocks_are_read_page_by_page_and_followed() {
         affinity(&cluster, "a", "10.1.9.0/26", "pendingDeletion");
         a.until_found(&["fd00:10::40/122"]).await;
         cluster.api.remove(AFFINITIES, "a-fd00-10--40-122");
-        a.until_refused("no block of this node any more").await;
+        a.until("it stays the node's, and that is said", |said| {
+            said.as_ref().is_ok_and(|found| {
+                let lacking = found.lacking.as_deref().unwrap_or_default();
+                found.given.kept == nets(&["fd00:10::40/122"]) && lacking.contains("no block of this node any more")
+            })
+        })
+        .await;
         assert_eq!(cluster.api.lists(AFFINITIES), 1, "it was not watched");
     });
 }
@@ -120,7 +126,7 @@ fn a_block_that_vanishes_stays_the_nodes_until_it_is_given_back_or_anothers() {
         all.iter().for_each(|block| affinity(&cluster, "a", block, "confirmed"));
         let mut a = Asker::with(&cluster, Source::Calico, &["10.1.8.0/26"]);
         let kept = |expected: &'static [&'static str]| {
-            move |said: &Result<Found, String>| said.as_ref().is_ok_and(|found| found.kept == nets(expected))
+            move |said: &Result<Found, String>| said.as_ref().is_ok_and(|found| found.given.kept == nets(expected))
         };
         a.until("what it had before is kept", kept(&["10.1.8.0/26"])).await;
         cluster.api.remove(AFFINITIES, "a-10-1-9-64-26");
@@ -131,6 +137,24 @@ fn a_block_that_vanishes_stays_the_nodes_until_it_is_given_back_or_anothers() {
         assert!(kept(&["10.1.8.0/26", "10.1.9.64/26"])(a.said.as_ref().expect("said")), "{:?}", a.said);
         affinity(&cluster, "b", "10.1.9.64/26", "confirmed");
         a.until("no longer what another has", kept(&["10.1.8.0/26"])).await;
+    });
+}
+
+#[test]
+fn the_only_block_of_a_node_is_lost_when_another_node_has_it_and_had_again_later() {
+    scenario(async {
+        let cluster = Cluster::start();
+        affinity(&cluster, "a", "10.1.9.0/26", "confirmed");
+        let mut a = Asker::start(&cluster, Source::Calico);
+        a.until_found(&["10.1.9.0/26"]).await;
+        cluster.api.remove(AFFINITIES, "a-10-1-9-0-26");
+        affinity(&cluster, "b", "10.1.9.0/26", "confirmed");
+        let lost = Given { lost: nets(&["10.1.9.0/26"]), ..Given::default() };
+        a.until("it is lost by name", |said| said.as_ref().is_ok_and(|found| found.given == lost)).await;
+        cluster.api.remove(AFFINITIES, "b-10-1-9-0-26");
+        affinity(&cluster, "a", "10.1.9.0/26", "confirmed");
+        let had = Given { cidrs: nets(&["10.1.9.0/26"]), ..Given::default() };
+        a.until("it is the node's again", |said| said.as_ref().is_ok_and(|found| found.given == had)).await;
     });
 }
 
@@ -224,7 +248,9 @@ fn an_api_server_that_is_away_refuses_or_forgets_is_said_and_then_followed_again
 fn what_calico_took_back_the_node_gives_back_in_kubernetes_and_claims_what_is_new() {
     scenario(async {
         let cluster = Cluster::start();
-        let given = |cidrs: &[&str]| Cidrs::Given { cidrs: nets(cidrs), kept: nets(&["10.1.0.192/26"]) };
+        let given = |cidrs: &[&str]| {
+            Cidrs::Given(Given { cidrs: nets(cidrs), kept: nets(&["10.1.0.192/26"]), ..Given::default() })
+        };
         cluster.api.node("a", &["10.9.0.0/24"], &["192.0.2.1".parse().expect("an address")]);
         let config = || cluster.config();
         let first = given(&["10.1.0.0/26", "10.1.0.64/26", "10.1.0.192/26"]);

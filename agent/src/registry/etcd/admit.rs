@@ -97,7 +97,7 @@ impl Registry {
     fn outside(&self, want: &Want, networks: &BTreeSet<IpNet>) -> Option<IpNet> {
         let Want::This(cidr) = *want else { return None };
         let outside = !networks.iter().any(|network| network.contains(&cidr));
-        (outside && matches!(self.cidrs, Cidrs::Given { .. })).then_some(cidr)
+        (outside && matches!(self.cidrs, Cidrs::Given(_))).then_some(cidr)
     }
 
     /// What is allocated to this node and, as the API server says, no longer its own. What is granted outside of the cluster
@@ -151,7 +151,7 @@ impl Registry {
     fn denied(&self, want: &Want) -> String {
         let node = self.publisher.node();
         match (want, &self.cidrs) {
-            (Want::This(cidr), Cidrs::Listed(_) | Cidrs::Given { .. }) => {
+            (Want::This(cidr), Cidrs::Listed(_) | Cidrs::Given(_)) => {
                 format!("{cidr} is not allocated to {node}: run `warren cluster add-node {node} --cidr {cidr}`")
             }
             _ => format!(

@@ -11,6 +11,7 @@ use warren_overlay::record::NodeName;
 use super::explain::explain;
 use super::keys::{Key, Keys};
 use super::store::Owner;
+use crate::cidrs;
 use crate::config::Cidrs;
 
 /// Races are lost to somebody who won; more losses in a row than this are something else.
@@ -218,7 +219,7 @@ fn already(want: &Want, node: &NodeName, taken: &[Given]) -> Option<IpNet> {
 /// What the node should have and has not.
 pub(in crate::registry) fn missing(own: &[IpNet], cidrs: &Cidrs, networks: &BTreeSet<IpNet>) -> Vec<Want> {
     match cidrs {
-        Cidrs::Listed(list) | Cidrs::Given { cidrs: list, .. } => {
+        Cidrs::Listed(list) | Cidrs::Given(cidrs::Given { cidrs: list, .. }) => {
             let missing = list.iter().filter(|cidr| !own.iter().any(|given| given.contains(*cidr)));
             missing.map(|cidr| Want::This(*cidr)).collect()
         }

@@ -1,6 +1,5 @@
 //! The node's own prefixes: blocks that it makes for itself, as far as the API server lets it, and gives back.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -13,6 +12,7 @@ use super::object::{Kind, Object};
 use super::server::Server;
 use super::store::Block;
 use super::{Fault, Registry};
+use crate::cidrs;
 use crate::config::Cidrs;
 use crate::registry::etcd::{Given, Want, choose, missing};
 use crate::registry::jitter;
@@ -145,7 +145,7 @@ impl Registry {
         }
         match self.store.pod_cidrs(node) {
             Some(given) if !given.is_empty() => {
-                Ok(Cidrs::Given { cidrs: given.into_iter().collect(), kept: BTreeSet::new() })
+                Ok(Cidrs::Given(cidrs::Given { cidrs: given.into_iter().collect(), ..cidrs::Given::default() }))
             }
             _ => Err(format!(
                 "node.cidrs = \"kubernetes\", but the Node {node:?} has no spec.podCIDRs: this cluster gives none, or not yet; \

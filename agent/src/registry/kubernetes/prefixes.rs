@@ -18,7 +18,7 @@ use super::object::Kind;
 use super::server::Server;
 use super::store::Store;
 use super::{BACKOFF, CALM, DEBOUNCE, Fault, HERD, brief, connect, jitter};
-use crate::cidrs::{Found, Source};
+use crate::cidrs::{Found, Given, Source};
 use crate::config::Kubernetes;
 use crate::registry::Event;
 use calico::Said;
@@ -39,10 +39,10 @@ struct Asker {
     store: Store,
     /// Which cluster answered first.
     id: String,
-    /// There were prefixes already.
-    spoke: bool,
     /// What the node had, and nobody said to be another's since.
     had: BTreeSet<IpNet>,
+    /// What the node had, and was taken from it by name: the last of it.
+    lost: BTreeSet<IpNet>,
     /// What Calico lent, for people, and when to ask again.
     lent: (Option<String>, Instant),
     /// Why nothing can be heard for now.
@@ -65,8 +65,8 @@ pub async fn run(
         _ => Kind::Node,
     };
     let (store, lent) = (Store::default(), (None, Instant::now()));
-    let (id, spoke, ailing, said) = (String::new(), false, None, None);
-    let mut asker = Asker { config, node, source, kind, store, id, spoke, had, lent, ailing, said, events };
+    let (id, lost, ailing, said) = (String::new(), BTreeSet::new(), None, None);
+    let mut asker = Asker { config, node, source, kind, store, id, had, lost, lent, ailing, said, events };
     let mut pause = BACKOFF.0;
     loop {
         let began = Instant::now();
@@ -135,7 +135,8 @@ impl Asker {
         match &heard {
             // Said for a moment only, before the object is gone.
             News::Changed(Kind::Affinity, value) | News::Gone(Kind::Affinity, value) => {
-                self.had.retain(|had| calico::given_back(value, &self.node) != Some(*had));
+                let gone = calico::given_back(value, &self.node).and_then(|block| self.had.take(&block));
+                self.lost.extend(gone);
             }
             News::Ailing(_, why) => self.ailing = Some(format!("{why}; trying again")),
             News::Mended(_) => self.ailing = None,
@@ -156,11 +157,10 @@ impl Asker {
             Source::Calico => self.of_calico(),
             Source::Cilium => {
                 let given = cilium::prefixes(self.store.get(self.kind, self.node.as_str()));
-                given.and_then(|cidrs| self.found(cidrs, BTreeSet::new(), None))
+                given.and_then(|cidrs| self.found(Given { cidrs, ..Given::default() }, None))
             }
-            _ => self.of_node().and_then(|cidrs| self.found(cidrs, BTreeSet::new(), None)),
+            _ => self.of_node().and_then(|cidrs| self.found(Given { cidrs, ..Given::default() }, None)),
         };
-        self.spoke |= said.as_ref().is_ok_and(|found| !found.cidrs.is_empty());
         self.say(said).await
     }
 
@@ -173,14 +173,27 @@ impl Asker {
         let Said { blocks, lost, mut problems } = calico::said(self.store.all(self.kind), &self.node, &self.had);
         self.had.retain(|had| !lost.contains(had));
         self.had.extend(&blocks);
+        self.lose(lost, &blocks);
         let kept = &self.had - &blocks;
-        if blocks.is_empty() && (self.spoke || !kept.is_empty()) {
-            return Err(
-                "Calico has no block of this node any more: what was this node's stays so until it has".to_owned()
+        if blocks.is_empty() && !kept.is_empty() {
+            problems.push(
+                "Calico has no block of this node any more, and no other node has those that were: they stay this node's"
+                    .to_owned(),
             );
         }
         problems.extend(self.lent.0.clone());
-        self.found(blocks, kept, (!problems.is_empty()).then(|| brief(&problems)))
+        let given = Given { cidrs: blocks, kept, lost: self.lost.clone() };
+        self.found(given, (!problems.is_empty()).then(|| brief(&problems)))
+    }
+
+    /// Remembers what was lost and not had again since. Where the node has other prefixes these alone say what it gives back;
+    /// so no more is remembered than a node can have.
+    fn lose(&mut self, lost: BTreeSet<IpNet>, blocks: &BTreeSet<IpNet>) {
+        self.lost.extend(lost);
+        self.lost.retain(|lost| !blocks.contains(lost));
+        while self.lost.len() > CIDRS_MAX {
+            self.lost.pop_first();
+        }
     }
 
     /// Looks whether Calico gave Pods of this node addresses out of others' blocks. That it cannot be known is no reason not to
@@ -213,21 +226,21 @@ impl Asker {
         }
     }
 
-    fn found(&self, cidrs: BTreeSet<IpNet>, kept: BTreeSet<IpNet>, lacking: Option<String>) -> Result<Found, String> {
+    fn found(&self, given: Given, lacking: Option<String>) -> Result<Found, String> {
         let what = match self.source {
             Source::Calico => "the BlockAffinities of",
             Source::Cilium => "the CiliumNode",
             _ => "spec.podCIDRs of the Node",
         };
         let from = format!("{what} {}", self.node);
-        let count = cidrs.len() + kept.len();
+        let count = given.cidrs.len() + given.kept.len();
         if count > CIDRS_MAX {
             return Err(format!(
                 "{from}: {count} prefixes, and a node can have {CIDRS_MAX}: give out larger ones (Calico's blockSize), or use \
                  overlay.mode = \"nodes\" with node.cidrs = []"
             ));
         }
-        Ok(Found { cidrs, kept, from, lacking })
+        Ok(Found { given, from, lacking })
     }
 
     /// Says it, when it is something else than before.

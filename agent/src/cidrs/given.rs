@@ -1,0 +1,64 @@
+//! What the API server gave this node, what it took away, and what nobody speaks of any more.
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+
+/// A node's prefixes, where the API server says them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Given {
+    /// What it is to have.
+    pub cidrs: BTreeSet<IpNet>,
+    /// What it had, and nobody says to be another's: not given back, and claimed only where it was lost.
+    pub kept: BTreeSet<IpNet>,
+    /// What it had, and was taken from it by name.
+    pub lost: BTreeSet<IpNet>,
+}
+
+impl Given {
+    /// Whether anything was said of which prefixes this node is to have. That it has none yet says nothing.
+    pub(crate) fn speaks(&self) -> bool {
+        !self.cidrs.is_empty() || !self.lost.is_empty()
+    }
+
+    /// Together with what of the kept is still remembered to be the node's.
+    pub(crate) fn remembering(&self, is_own: impl Fn(&IpNet) -> bool) -> Self {
+        let cidrs = self.kept.iter().filter(|cidr| is_own(cidr)).chain(&self.cidrs).copied().collect();
+        Self { cidrs, ..self.clone() }
+    }
+
+    /// Somebody says which prefixes are this node's, and this is none of them.
+    pub(crate) fn rules_out(&self, cidr: &IpNet) -> bool {
+        let is_own = self.cidrs.contains(cidr) || self.kept.contains(cidr);
+        !is_own && (self.lost.contains(cidr) || !self.cidrs.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nets(texts: &[&str]) -> BTreeSet<IpNet> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn ruled_out(given: &Given, cidr: &str) -> bool {
+        given.rules_out(&cidr.parse().unwrap())
+    }
+
+    #[test]
+    fn what_was_taken_by_name_is_ruled_out_also_when_nothing_is_left() {
+        let given = Given { lost: nets(&["10.1.0.0/26"]), ..Given::default() };
+        assert!(given.speaks() && ruled_out(&given, "10.1.0.0/26") && !ruled_out(&given, "10.1.0.64/26"));
+        assert!(!Given::default().speaks() && !ruled_out(&Given::default(), "10.1.0.0/26"));
+    }
+
+    #[test]
+    fn what_is_given_or_kept_is_the_nodes_and_nothing_else() {
+        let given = Given { cidrs: nets(&["10.1.0.0/26"]), kept: nets(&["10.1.0.64/26"]), ..Given::default() };
+        assert!(!ruled_out(&given, "10.1.0.0/26") && !ruled_out(&given, "10.1.0.64/26"));
+        assert!(ruled_out(&given, "10.1.0.128/26"));
+        let all = given.remembering(|_| true);
+        assert_eq!(all.cidrs, nets(&["10.1.0.0/26", "10.1.0.64/26"]));
+    }
+}
