@@ -30,7 +30,7 @@ use warren_overlay::mesh::{Mesh, Ownership, PeerSpec, Snapshot, StaticPeer};
 use warren_overlay::record::{NodeName, Record};
 
 use crate::admin;
-use crate::config::Config;
+use crate::config::{Cidrs, Config};
 use crate::dataplane::Dataplane;
 use crate::host::Host;
 use crate::proven::Proven;
@@ -121,6 +121,8 @@ struct Control {
     registries: Vec<tokio::task::AbortHandle>,
     to_events: mpsc::Sender<registry::Event>,
     publish: watch::Sender<Option<Record>>,
+    /// What of the configuration the store is to know, and may change.
+    cidrs: watch::Sender<Cidrs>,
     events: mpsc::Receiver<registry::Event>,
     requests: mpsc::Receiver<admin::Request>,
     changes: mpsc::Receiver<()>,

@@ -23,6 +23,7 @@ use warren_overlay::mesh::{Snapshot, StaticPeer};
 use warren_overlay::record::Record;
 
 use crate::cidrs::Found;
+use crate::config::Cidrs;
 
 /// What a registry tells the control plane.
 #[derive(Clone, Debug)]
@@ -61,6 +62,8 @@ pub struct Channels {
     pub events: mpsc::Sender<Event>,
     /// What to publish of ourselves; `None` until known, and again to withdraw.
     pub publish: watch::Receiver<Option<Record>>,
+    /// Which prefixes this node should have. That they change ends nothing: not what is being followed, nor what is waited for.
+    pub cidrs: watch::Receiver<Cidrs>,
 }
 
 /// Up to half of `pause`, at random, so that nodes that lost the same store do not come back all at once.

@@ -55,11 +55,10 @@ impl Control {
         if self.config.node.cidrs == cidrs {
             return;
         }
-        self.config.node.cidrs = cidrs;
+        self.config.node.cidrs = cidrs.clone();
         self.look_at_underlay().await;
         self.reconcile().await;
-        // The registry claims and publishes for the prefixes that it was started with.
-        self.start_registries();
+        self.cidrs.send_replace(cidrs);
     }
 
     /// Brings the CNI's folder in line, once the guard stands: whoever starts a Pod by it relies on that.

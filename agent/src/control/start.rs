@@ -47,7 +47,7 @@ impl Control {
         let mtu = inner_mtu(&config, &underlay, &node_addresses);
         let workers = workers(&config);
         let remembered = cached.clone();
-        let (publish, _) = watch::channel(None);
+        let ((publish, _), (cidrs, _)) = (watch::channel(None), watch::channel(config.node.cidrs.clone()));
         let (to_events, events) = mpsc::channel(EVENTS);
         let changes = host.monitor();
         guard_first(&mut host, &config, &cached, public_key, &node_addresses, &underlay, mtu)?;
@@ -80,6 +80,7 @@ impl Control {
             registries: Vec::new(),
             to_events,
             publish,
+            cidrs,
             events,
             requests,
             changes,
@@ -113,17 +114,18 @@ impl Control {
 
     /// etcd's or Kubernetes', whichever is configured.
     fn start_store(&self) -> Option<AbortHandle> {
-        let (node, cidrs, known) = (self.config.node.name.clone(), self.config.node.cidrs.clone(), self.known());
-        let channels = registry::Channels { events: self.to_events.clone(), publish: self.publish.subscribe() };
+        let (node, known) = (self.config.node.name.clone(), self.known());
+        let (events, publish, cidrs) = (self.to_events.clone(), self.publish.subscribe(), self.cidrs.subscribe());
+        let channels = registry::Channels { events, publish, cidrs };
         if let Some(etcd) = self.config.etcd.clone() {
-            let task = tokio::task::spawn_local(registry::etcd::run(etcd, node, cidrs, known, channels));
+            let task = tokio::task::spawn_local(registry::etcd::run(etcd, node, known, channels));
             return Some(task.abort_handle());
         }
         // The configuration of an agent without the feature has no such table.
         #[cfg(feature = "kubernetes")]
         if let Some(kubernetes) = self.config.kubernetes.clone() {
             let concerns = self.concerns.listen();
-            let registry = registry::kubernetes::run(kubernetes, node, cidrs, known, channels, concerns);
+            let registry = registry::kubernetes::run(kubernetes, node, known, channels, concerns);
             let task = tokio::task::spawn_local(registry);
             return Some(task.abort_handle());
         }

@@ -30,7 +30,7 @@ pub use super::known::Known;
 use super::rest::rest;
 use super::sequence::Doubts;
 use super::{Channels, Event, Health, jitter};
-use crate::config::{Cidrs, Etcd};
+use crate::config::Etcd;
 pub use allocate::{AllocateError, Want, allocate, put_cluster, release};
 #[cfg(feature = "kubernetes")]
 pub(in crate::registry) use allocate::{Given, choose, missing};
@@ -85,7 +85,6 @@ enum Ended {
 struct Registry {
     config: Etcd,
     keys: Keys,
-    cidrs: Cidrs,
     channels: Channels,
     store: Store,
     publisher: Publisher,
@@ -106,7 +105,7 @@ struct Registry {
 /// Runs until this node leaves or the control plane is gone. The record is withdrawn only when `channels.publish` turns
 /// to `None` after it was something (`warren leave`); then this returns, which closes the channel: that is the
 /// acknowledgement. An agent that is stopped just drops the task: its record stays until the lease ends.
-pub async fn run(config: Etcd, node: NodeName, cidrs: Cidrs, known: Known, channels: Channels) {
+pub async fn run(config: Etcd, node: NodeName, known: Known, channels: Channels) {
     let keys = Keys::new(&config.cluster);
     let publisher = Publisher::new(keys.clone(), node, Duration::from_secs(config.lease_seconds));
     let store = Store::default();
@@ -114,7 +113,6 @@ pub async fn run(config: Etcd, node: NodeName, cidrs: Cidrs, known: Known, chann
     let mut registry = Registry {
         config,
         keys,
-        cidrs,
         channels,
         store,
         publisher,
@@ -195,7 +193,7 @@ impl Registry {
         self.settle(client).await?;
         let relist = Instant::now() + RELIST + jitter(RELIST);
         let (mut quiet, mut asked) = (Instant::now() + QUIET, false);
-        let mut publish = self.channels.publish.clone();
+        let (mut publish, mut cidrs) = (self.channels.publish.clone(), self.channels.cidrs.clone());
         let mut settled = Instant::now() >= self.settled_at;
         loop {
             tokio::select! {
@@ -207,6 +205,12 @@ impl Registry {
                 }
                 changed = publish.changed() => {
                     changed.map_err(|_| Ended::Left)?;
+                    self.settle(client).await?;
+                }
+                changed = cidrs.changed() => {
+                    changed.map_err(|_| Ended::Left)?;
+                    // What is wanted now does not wait for what was wanted before.
+                    self.unclaimed.1.clear();
                     self.settle(client).await?;
                 }
                 () = tokio::time::sleep_until(self.settled_at), if !settled => {

@@ -50,7 +50,7 @@ use super::rest::rest;
 use super::sequence::Doubts;
 use super::voice::{Deaf, Voice};
 use super::{Channels, Concerns, Known, jitter};
-use crate::config::{Cidrs, Kubernetes};
+use crate::config::Kubernetes;
 use absence::Absences;
 pub use access::{ACCESS, Access, SOURCES};
 pub(crate) use administration::Administration;
@@ -95,7 +95,6 @@ impl From<Deaf> for Fault {
 /// What the task keeps between connections.
 struct Registry {
     config: Kubernetes,
-    cidrs: Cidrs,
     channels: Channels,
     voice: Voice,
     store: Store,
@@ -123,14 +122,12 @@ struct Registry {
 pub async fn run(
     config: Kubernetes,
     node: NodeName,
-    cidrs: Cidrs,
     known: Known,
     channels: Channels,
     concerns: watch::Receiver<Concerns>,
 ) {
     let mut registry = Registry {
         config,
-        cidrs,
         voice: Voice::new("kubernetes", channels.events.clone()),
         channels,
         store: Store::default(),
@@ -218,7 +215,7 @@ impl Registry {
         news: &mut mpsc::Receiver<News>,
         followers: &mut JoinSet<Fault>,
     ) -> Result<std::convert::Infallible, Fault> {
-        let mut publish = self.channels.publish.clone();
+        let (mut publish, mut cidrs) = (self.channels.publish.clone(), self.channels.cidrs.clone());
         // Nobody need say anything for a node that leaves to go on with it.
         let _ = self.leaves(server).await?;
         loop {
@@ -232,6 +229,7 @@ impl Registry {
                     return Err(ended.unwrap_or_else(|error| Fault::Local(error.to_string())));
                 }
                 changed = publish.changed() => changed.map_err(|_| Fault::Left)?,
+                changed = cidrs.changed() => changed.map_err(|_| Fault::Left)?,
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
             }
             if self.store.is_complete() {

@@ -26,6 +26,7 @@ pub(crate) struct Node {
     pub(crate) contacts: Vec<u64>,
     events: mpsc::Receiver<Event>,
     pub(crate) publish: watch::Sender<Option<Record>>,
+    cidrs: watch::Sender<Cidrs>,
     task: JoinHandle<()>,
 }
 
@@ -64,9 +65,11 @@ impl Node {
     pub(crate) fn with(config: Etcd, record: Record, cidrs: Cidrs, known: Known) -> Self {
         let (publish, published) = watch::channel(Some(record.clone()));
         let (told, events) = mpsc::channel(64);
-        let channels = Channels { events: told, publish: published };
-        let task = tokio::task::spawn_local(etcd::run(config, record.name.clone(), cidrs, known, channels));
-        Self { record, snapshot: None, health: None, healths: Vec::new(), contacts: Vec::new(), events, publish, task }
+        let (cidrs, wanted) = watch::channel(cidrs);
+        let channels = Channels { events: told, publish: published, cidrs: wanted };
+        let task = tokio::task::spawn_local(etcd::run(config, record.name.clone(), known, channels));
+        let (healths, contacts) = (Vec::new(), Vec::new());
+        Self { record, snapshot: None, health: None, healths, contacts, events, publish, cidrs, task }
     }
 
     /// What an agent that starts again finds on its disk.
@@ -164,6 +167,11 @@ impl Node {
     pub(crate) fn cidrs(&self) -> Vec<String> {
         let given = self.snapshot.iter().flat_map(|snapshot| &snapshot.allocations);
         given.filter(|given| given.node == self.record.name).map(|given| given.cidr.to_string()).collect()
+    }
+
+    /// It should have these from now on.
+    pub(crate) fn should_have(&self, cidrs: Cidrs) {
+        self.cidrs.send_replace(cidrs);
     }
 
     /// As SIGTERM or a crash ends it.

@@ -252,19 +252,24 @@ fn what_calico_took_back_the_node_gives_back_in_kubernetes_and_claims_what_is_ne
             Cidrs::Given(Given { cidrs: nets(cidrs), kept: nets(&["10.1.0.192/26"]), ..Given::default() })
         };
         cluster.api.node("a", &["10.9.0.0/24"], &["192.0.2.1".parse().expect("an address")]);
-        let config = || cluster.config();
         let first = given(&["10.1.0.0/26", "10.1.0.64/26", "10.1.0.192/26"]);
-        let mut a = Node::start(config(), record("a", "192.0.2.1"), first, Known::default());
+        let mut a = Node::start(cluster.config(), record("a", "192.0.2.1"), first, Known::default());
         let all = ["10.1.0.0/26", "10.1.0.64/26", "10.1.0.192/26"];
         a.until("all are its own", |a| all.iter().all(|cidr| a.owner(cidr).is_some())).await;
-        let known = a.memory();
-        drop(a);
-        let mut a = Node::start(config(), record("a", "192.0.2.1"), given(&["10.1.0.64/26", "10.1.0.128/26"]), known);
+        a.should_have(given(&["10.1.0.64/26", "10.1.0.128/26"]));
         a.until("the new one is its own", |a| a.owner("10.1.0.128/26").is_some()).await;
         cluster.until("the other is given back", |api| api.get(BLOCKS, "10-1-0-0-26").is_none()).await;
         assert!(cluster.api.get(BLOCKS, "10-1-0-64-26").is_some(), "what it still has");
         assert!(cluster.api.get(BLOCKS, "10-1-0-192-26").is_some(), "what nobody says to be another's");
         cluster.api.remove(BLOCKS, "10-1-0-192-26");
         cluster.until("and is made again where it is lost", |api| api.get(BLOCKS, "10-1-0-192-26").is_some()).await;
+        let lost = Given { lost: nets(&all), ..Given::default() };
+        a.should_have(Cidrs::Given(lost));
+        let blocks = ["10-1-0-64-26", "10-1-0-192-26"];
+        cluster
+            .until("all that is lost by name goes", |api| blocks.iter().all(|name| api.get(BLOCKS, name).is_none()))
+            .await;
+        assert!(cluster.api.get(BLOCKS, "10-1-0-128-26").is_some(), "of what nobody speaks stays");
+        assert_eq!(cluster.api.lists(BLOCKS), 1, "all was read again for a change of prefixes");
     });
 }

@@ -146,6 +146,7 @@ pub(crate) struct Node {
     pub(crate) concerns: watch::Sender<Concerns>,
     events: mpsc::Receiver<Event>,
     publish: watch::Sender<Option<Record>>,
+    cidrs: watch::Sender<Cidrs>,
     task: JoinHandle<()>,
 }
 
@@ -153,11 +154,12 @@ impl Node {
     pub(crate) fn start(config: Kubernetes, record: Record, cidrs: Cidrs, known: Known) -> Self {
         let (publish, published) = watch::channel(Some(record.clone()));
         let (told, events) = mpsc::channel(64);
-        let channels = Channels { events: told, publish: published };
+        let (cidrs, wanted) = watch::channel(cidrs);
+        let channels = Channels { events: told, publish: published, cidrs: wanted };
         let (concerns, found) = watch::channel(Concerns::new());
-        let registry = kubernetes::run(config, record.name.clone(), cidrs, known, channels, found);
+        let registry = kubernetes::run(config, record.name.clone(), known, channels, found);
         let task = tokio::task::spawn_local(registry);
-        Self { record, snapshot: None, health: None, contact: None, concerns, events, publish, task }
+        Self { record, snapshot: None, health: None, contact: None, concerns, events, publish, cidrs, task }
     }
 
     /// What an agent that starts again finds on its disk.
@@ -202,6 +204,11 @@ impl Node {
     pub(crate) fn change(&mut self, change: impl FnOnce(&mut Record)) {
         change(&mut self.record);
         self.publish.send_replace(Some(self.record.clone()));
+    }
+
+    /// It should have these from now on.
+    pub(crate) fn should_have(&self, cidrs: Cidrs) {
+        self.cidrs.send_replace(cidrs);
     }
 
     /// Asks that the record be withdrawn.

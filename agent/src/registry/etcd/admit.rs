@@ -64,8 +64,9 @@ impl Registry {
         let node = self.publisher.node().clone();
         let (own, released) = self.store.given(&self.keys, &node);
         let is_own = |cidr: &IpNet| self.known.owners.get(cidr) == Some(&node) && !released.contains(cidr);
-        let missing = missing(&own, &self.cidrs.remembering(is_own), &networks);
-        let stale = self.stale(own, &networks);
+        let cidrs = self.channels.cidrs.borrow().clone();
+        let missing = missing(&own, &cidrs.remembering(is_own), &networks);
+        let stale = stale(own, &cidrs, &networks);
         let (again, problems) = &self.unclaimed;
         let due = !missing.is_empty() || !stale.is_empty();
         if due && !problems.is_empty() && Instant::now() < *again {
@@ -74,7 +75,7 @@ impl Registry {
         let mut problems = Vec::new();
         let mut allocated = self.give_back(client, &node, &stale, &mut problems).await?;
         for want in missing.into_iter().flat_map(|want| self.remembered(want)) {
-            if let Some(cidr) = self.outside(&want, &networks) {
+            if let Some(cidr) = outside(&want, &cidrs, &networks) {
                 problems.push(AllocateError::Outside(cidr).to_string());
                 continue;
             }
@@ -83,28 +84,13 @@ impl Registry {
                     allocated = true;
                     tracing::info!(%cidr, "allocated to this node");
                 }
-                Err(AllocateError::Store(error)) if is_denied(&error) => problems.push(self.denied(&want)),
+                Err(AllocateError::Store(error)) if is_denied(&error) => problems.push(self.denied(&want, &cidrs)),
                 Err(AllocateError::Store(error)) => return Err(error.into()),
                 Err(error) => problems.push(error.to_string()),
             }
         }
         self.unclaimed = (Instant::now() + AGAIN, problems.clone());
         Ok((!allocated).then_some(problems))
-    }
-
-    /// A single address outside of the cluster network would be the grant of a node address: an administrator's, and nothing
-    /// that the API server's objects of a CNI may say.
-    fn outside(&self, want: &Want, networks: &BTreeSet<IpNet>) -> Option<IpNet> {
-        let Want::This(cidr) = *want else { return None };
-        let outside = !networks.iter().any(|network| network.contains(&cidr));
-        (outside && matches!(self.cidrs, Cidrs::Given(_))).then_some(cidr)
-    }
-
-    /// What is allocated to this node and, as the API server says, no longer its own. What is granted outside of the cluster
-    /// network is an administrator's.
-    fn stale(&self, own: Vec<IpNet>, networks: &BTreeSet<IpNet>) -> Vec<IpNet> {
-        let inside = |cidr: &IpNet| networks.iter().any(|network| network.contains(cidr));
-        own.into_iter().filter(|cidr| self.cidrs.rule_out(cidr) && inside(cidr)).collect()
     }
 
     /// Whether anything was given back, which the store has still to tell.
@@ -148,9 +134,9 @@ impl Registry {
         if own.is_empty() { vec![want] } else { own }
     }
 
-    fn denied(&self, want: &Want) -> String {
+    fn denied(&self, want: &Want, cidrs: &Cidrs) -> String {
         let node = self.publisher.node();
-        match (want, &self.cidrs) {
+        match (want, cidrs) {
             (Want::This(cidr), Cidrs::Listed(_) | Cidrs::Given(_)) => {
                 format!("{cidr} is not allocated to {node}: run `warren cluster add-node {node} --cidr {cidr}`")
             }
@@ -160,6 +146,21 @@ impl Registry {
             ),
         }
     }
+}
+
+/// A single address outside of the cluster network would be the grant of a node address: an administrator's, and nothing
+/// that the API server's objects of a CNI may say.
+fn outside(want: &Want, cidrs: &Cidrs, networks: &BTreeSet<IpNet>) -> Option<IpNet> {
+    let Want::This(cidr) = *want else { return None };
+    let outside = !networks.iter().any(|network| network.contains(&cidr));
+    (outside && matches!(cidrs, Cidrs::Given(_))).then_some(cidr)
+}
+
+/// What is allocated to this node and, as the API server says, no longer its own. What is granted outside of the cluster
+/// network is an administrator's.
+fn stale(own: Vec<IpNet>, cidrs: &Cidrs, networks: &BTreeSet<IpNet>) -> Vec<IpNet> {
+    let inside = |cidr: &IpNet| networks.iter().any(|network| network.contains(cidr));
+    own.into_iter().filter(|cidr| cidrs.rule_out(cidr) && inside(cidr)).collect()
 }
 
 fn is_denied(error: &etcd_client::Error) -> bool {

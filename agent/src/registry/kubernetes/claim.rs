@@ -140,8 +140,9 @@ impl Registry {
         if self.lacks_node() {
             return Err(format!("there is no Node {node:?}: node.name must be the Node's, see WARREN_NODE_NAME"));
         }
-        if self.cidrs != Cidrs::Kubernetes {
-            return Ok(self.cidrs.clone());
+        let wanted = self.channels.cidrs.borrow().clone();
+        if wanted != Cidrs::Kubernetes {
+            return Ok(wanted);
         }
         match self.store.pod_cidrs(node) {
             Some(given) if !given.is_empty() => {
