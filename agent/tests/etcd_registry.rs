@@ -333,6 +333,25 @@ fn what_the_api_server_no_longer_gives_the_node_another_may_have() {
 }
 
 #[test]
+fn a_prefix_that_is_given_back_just_after_it_was_claimed_in_vain_is_had_soon() {
+    scenario(async {
+        let store = store();
+        let given = |cidrs: &[&str], lost: &[&str]| {
+            let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("a prefix")).collect();
+            Cidrs::Given(Given { cidrs: nets(cidrs), lost: nets(lost), ..Given::default() })
+        };
+        let mut a = Node::start(store.config(), "a", "192.0.2.1", given(&["10.0.0.0/26"], &[]));
+        a.until("it is a's", |a| a.owner("10.0.0.0/26").as_deref() == Some("a") && a.is_well()).await;
+        let mut b = Node::start(store.config(), "b", "192.0.2.2", given(&["10.0.0.0/26"], &[]));
+        b.until("b is refused", |b| b.complains_of("10.0.0.0/26 overlaps 10.0.0.0/26, which belongs to a")).await;
+        // b does not try again yet: it has just done so.
+        a.should_have(given(&[], &["10.0.0.0/26"]));
+        b.until("it is b's", |b| b.owner("10.0.0.0/26").as_deref() == Some("b") && b.is_well()).await;
+        a.until("a is told so, and has none", |a| a.cidrs().is_empty() && a.owner("10.0.0.0/26").is_some()).await;
+    });
+}
+
+#[test]
 fn a_lost_lease_or_a_deleted_record_is_put_back() {
     scenario(async {
         let store = store();

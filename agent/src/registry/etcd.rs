@@ -31,6 +31,7 @@ use super::rest::rest;
 use super::sequence::Doubts;
 use super::{Channels, Event, Health, jitter};
 use crate::config::Etcd;
+use admit::Unclaimed;
 pub use allocate::{AllocateError, Want, allocate, put_cluster, release};
 #[cfg(feature = "kubernetes")]
 pub(in crate::registry) use allocate::{Given, choose, missing};
@@ -98,8 +99,7 @@ struct Registry {
     known: Known,
     /// Records that are older than what was told.
     doubts: Doubts,
-    /// What could not be claimed, and when to try again.
-    unclaimed: (Instant, Vec<String>),
+    unclaimed: Unclaimed,
 }
 
 /// Runs until this node leaves or the control plane is gone. The record is withdrawn only when `channels.publish` turns
@@ -121,7 +121,7 @@ pub async fn run(config: Etcd, node: NodeName, known: Known, channels: Channels)
         told: None,
         known,
         doubts,
-        unclaimed: (Instant::now(), Vec::new()),
+        unclaimed: Unclaimed::new(),
     };
     let mut pause = BACKOFF.0;
     loop {
@@ -210,7 +210,7 @@ impl Registry {
                 changed = cidrs.changed() => {
                     changed.map_err(|_| Ended::Left)?;
                     // What is wanted now does not wait for what was wanted before.
-                    self.unclaimed.1.clear();
+                    self.unclaimed = Unclaimed::new();
                     self.settle(client).await?;
                 }
                 () = tokio::time::sleep_until(self.settled_at), if !settled => {
@@ -219,6 +219,7 @@ impl Registry {
                 }
                 () = tokio::time::sleep_until(self.doubts.deadline().unwrap_or(relist)) => self.settle(client).await?,
                 () = tokio::time::sleep_until(self.publisher.deadline()) => self.keep_alive(client).await?,
+                () = tokio::time::sleep_until(self.unclaimed.deadline().unwrap_or(relist)) => self.settle(client).await?,
                 () = tokio::time::sleep_until(quiet) => {
                     if asked {
                         return Err(Ended::Silent);
@@ -255,7 +256,9 @@ impl Registry {
             return Err(Ended::Local(format!("the watch was ended by the store: {}", response.cancel_reason())));
         }
         for event in response.events() {
-            self.store.apply(event);
+            if self.store.apply(event, &self.keys) {
+                self.unclaimed.hasten();
+            }
         }
         Ok(())
     }
@@ -274,6 +277,8 @@ impl Registry {
             None => {}
         }
         if let Err(problem) = self.check_cluster(client).await? {
+            // Nothing is claimed before the store is the right one, and nothing need be tried again.
+            self.unclaimed = Unclaimed::new();
             self.unwell(&problem).await;
             return Ok(());
         }

@@ -3,7 +3,7 @@
 //! A store that was wiped gets back what this node knows to be so, as far as the store lets it. Nothing here takes what
 //! another node is remembered to own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use etcd_client::Client;
@@ -14,11 +14,42 @@ use warren_overlay::record::NodeName;
 
 use super::allocate::{self, AllocateError, Want, allocate, missing};
 use super::explain::explain;
+use super::jitter;
 use super::{Ended, Registry};
 use crate::config::Cidrs;
 
-/// What could not be claimed is tried again after this.
-const AGAIN: Duration = Duration::from_secs(5);
+/// What could not be claimed or given back is tried again after the first of these, then ever later up to the last, each time
+/// with jitter; and at once when anybody gives a prefix back.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+
+/// What could not be claimed or given back, and when to try again.
+pub(super) struct Unclaimed {
+    again: Instant,
+    pause: Duration,
+    problems: Vec<String>,
+}
+
+impl Unclaimed {
+    pub(super) fn new() -> Self {
+        Self { again: Instant::now(), pause: AGAIN.0, problems: Vec::new() }
+    }
+
+    /// When to try again; `None` while all is had.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        (!self.problems.is_empty()).then_some(self.again)
+    }
+
+    /// It may go better now.
+    pub(super) fn hasten(&mut self) {
+        *self = Self { problems: std::mem::take(&mut self.problems), ..Self::new() };
+    }
+
+    /// What came of it at last.
+    fn note(&mut self, problems: Vec<String>, now: Instant) {
+        let pause = if problems.is_empty() { AGAIN.0 } else { self.pause };
+        *self = Self { again: now + pause + jitter(pause), pause: (pause * 2).min(AGAIN.1), problems };
+    }
+}
 
 impl Registry {
     /// A store without our cluster was never set up, was wiped, or is another one; says what to do.
@@ -67,19 +98,19 @@ impl Registry {
         let cidrs = self.channels.cidrs.borrow().clone();
         let missing = missing(&own, &cidrs.remembering(is_own), &networks);
         let stale = stale(own, &cidrs, &networks);
-        let (again, problems) = &self.unclaimed;
         let due = !missing.is_empty() || !stale.is_empty();
-        if due && !problems.is_empty() && Instant::now() < *again {
-            return Ok(Some(problems.clone()));
+        if due && self.unclaimed.deadline().is_some_and(|again| Instant::now() < again) {
+            return Ok(Some(self.unclaimed.problems.clone()));
         }
         let mut problems = Vec::new();
         let mut allocated = self.give_back(client, &node, &stale, &mut problems).await?;
+        let owners = self.owners();
         for want in missing.into_iter().flat_map(|want| self.remembered(want)) {
             if let Some(cidr) = outside(&want, &cidrs, &networks) {
                 problems.push(AllocateError::Outside(cidr).to_string());
                 continue;
             }
-            match allocate(client, &self.keys, &node, &want, &networks, &self.known.owners).await {
+            match allocate(client, &self.keys, &node, &want, &networks, &owners).await {
                 Ok(cidr) => {
                     allocated = true;
                     tracing::info!(%cidr, "allocated to this node");
@@ -89,7 +120,7 @@ impl Registry {
                 Err(error) => problems.push(error.to_string()),
             }
         }
-        self.unclaimed = (Instant::now() + AGAIN, problems.clone());
+        self.unclaimed.note(problems.clone(), Instant::now());
         Ok((!allocated).then_some(problems))
     }
 
@@ -134,6 +165,14 @@ impl Registry {
         if own.is_empty() { vec![want] } else { own }
     }
 
+    /// Who is remembered to own what. Who gave it back just now, of which nobody was told yet, owns it no longer; unless the
+    /// store went back in time, and what it says of that may be old.
+    fn owners(&self) -> BTreeMap<IpNet, NodeName> {
+        let settled = Instant::now() >= self.settled_at;
+        let owns = |(cidr, node): &(&IpNet, &NodeName)| !(settled && self.store.is_released(&self.keys, **cidr, node));
+        self.known.owners.iter().filter(owns).map(|(cidr, node)| (*cidr, node.clone())).collect()
+    }
+
     fn denied(&self, want: &Want, cidrs: &Cidrs) -> String {
         let node = self.publisher.node();
         match (want, cidrs) {
@@ -165,4 +204,24 @@ fn stale(own: Vec<IpNet>, cidrs: &Cidrs, networks: &BTreeSet<IpNet>) -> Vec<IpNe
 
 fn is_denied(error: &etcd_client::Error) -> bool {
     matches!(error, etcd_client::Error::GRpcStatus(status) if status.message().contains("permission denied"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_refused_is_tried_ever_later_and_at_once_when_it_may_be_free() {
+        let (mut unclaimed, now) = (Unclaimed::new(), Instant::now());
+        assert_eq!(unclaimed.deadline(), None);
+        for seconds in [5, 10, 20, 40, 60, 60] {
+            unclaimed.note(vec!["taken".to_owned()], now);
+            let (least, waits) = (Duration::from_secs(seconds), unclaimed.deadline().unwrap() - now);
+            assert!(waits >= least && waits <= least * 3 / 2, "{waits:?}");
+        }
+        unclaimed.hasten();
+        assert!(unclaimed.deadline().unwrap() <= Instant::now() && unclaimed.problems == ["taken"]);
+        unclaimed.note(Vec::new(), now);
+        assert_eq!(unclaimed.deadline(), None, "all is had");
+    }
 }

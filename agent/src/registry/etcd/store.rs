@@ -67,14 +67,21 @@ impl Store {
         );
     }
 
-    pub(super) fn apply(&mut self, event: &Event) {
-        let Some(value) = event.kv() else { return };
+    /// Takes news; whether they are that a prefix was given back.
+    pub(super) fn apply(&mut self, event: &Event, keys: &Keys) -> bool {
+        let Some(value) = event.kv() else { return false };
         // Not what the reply's header says: of a long past the store sends a part at a time, each under the latest
         // revision, and a watch that is cut off in between must not skip the rest.
         self.revision = self.revision.max(value.mod_revision());
         match event.event_type() {
-            EventType::Put => self.put(value),
-            EventType::Delete => _ = self.values.remove(value.key()),
+            EventType::Put => {
+                self.put(value);
+                false
+            }
+            EventType::Delete => {
+                self.values.remove(value.key());
+                matches!(keys.parse(value.key()), Some(Key::Allocation(_)))
+            }
         }
     }
 
@@ -151,6 +158,11 @@ impl Store {
             }
         }
         (snapshot, faults)
+    }
+
+    /// Whether it was taken back from the node, or the node gave it back, and did not get it again.
+    pub(super) fn is_released(&self, keys: &Keys, cidr: IpNet, node: &NodeName) -> bool {
+        self.values.contains_key(keys.released(cidr, node).as_bytes())
     }
 
     /// What is allocated to the node, and what was taken back from it.
