@@ -30,6 +30,7 @@ use warren_overlay::mesh::{Mesh, Ownership, PeerSpec, Snapshot, StaticPeer};
 use warren_overlay::record::{NodeName, Record};
 
 use crate::admin;
+use crate::cidrs::Given;
 use crate::config::{Cidrs, Config};
 use crate::dataplane::Dataplane;
 use crate::host::Host;
@@ -112,6 +113,8 @@ struct Control {
     deadline: Option<Instant>,
     /// Peers with whom a tunnel has stood: never again in clear.
     proven: Proven,
+    /// What the API server said last of this node's prefixes, where it is asked.
+    given: Option<Given>,
     /// Why the CNI does not say this node's prefixes, or not all, where it is asked.
     no_cidrs: Option<String>,
     /// Why the CNI's folder is not as it should be.

@@ -16,6 +16,7 @@ mod route;
 mod rule;
 mod survey;
 pub(crate) mod sysctl;
+mod used;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -253,6 +254,14 @@ impl Host {
     /// When a named device does not exist, or the kernel cannot be asked.
     pub async fn discover(&self, devices: Option<&BTreeSet<String>>) -> Result<Underlay, HostError> {
         discover::discover(&self.netlink, devices).await
+    }
+
+    /// Every address in use on this host: its devices' but that one's, and its Pods', where each has a route of its own.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub async fn used(&self, but: &str) -> Result<BTreeSet<IpAddr>, HostError> {
+        used::used(&self.netlink, but).await
     }
 
     /// The MTU of the route to an underlay address, bytes.

@@ -163,7 +163,7 @@ fn with_etcd_calicos_blocks_are_asked_of_the_api_server_followed_and_given_back(
     let mut settings = mesh.etcd.settings(&node);
     settings.text("node", "cidrs", "calico");
     settings.set("kubernetes", "enabled", false).text("kubernetes", "kubeconfig", kubeconfig.display());
-    let gone = name(spare);
+    let (gone, last) = (name(spare), name(&right));
     mesh.pods.push(node.pod());
     mesh.agents.push(node.start(&settings));
     mesh.nodes.push(node);
@@ -194,6 +194,16 @@ fn with_etcd_calicos_blocks_are_asked_of_the_api_server_followed_and_given_back(
         mesh.etcd.get(&mesh.etcd.allocation_key(spare)).is_none().then_some(())
     });
     assert_eq!(mesh.agents[1].pid(), process, "it was restarted");
+
+    let mut taken = api.get(AFFINITIES, &last).expect("it is there");
+    api.remove(AFFINITIES, &last);
+    taken["spec"]["node"] = "another".into();
+    taken["metadata"] = json!({"name": "another"});
+    api.put(AFFINITIES, taken);
+    mesh.agents[1].until("says that a block with a Pod in it is another's, and holds it", |status| {
+        let said = status.problems().iter().any(|problem| problem.contains("addresses in it are in use here"));
+        said && status.ready() && status.cidrs() == [right.as_str()]
+    });
     [(0, 1), (1, 0)].into_iter().for_each(|(from, to)| mesh.until_reached(from, to));
     mesh.finish();
 }

@@ -1,6 +1,10 @@
 //! What the API server gave this node, what it took away, and what nobody speaks of any more.
+//!
+//! Whatever it says, no prefix is given back in which this host has addresses in use: a server that was restored, of another
+//! cluster or misled gives no live Pod's prefix to another node.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -13,6 +17,8 @@ pub struct Given {
     pub kept: BTreeSet<IpNet>,
     /// What it had, and was taken from it by name.
     pub lost: BTreeSet<IpNet>,
+    /// Addresses of the cluster network in use on this host that are not in what it is to have.
+    pub used: BTreeSet<IpAddr>,
 }
 
 impl Given {
@@ -27,10 +33,23 @@ impl Given {
         Self { cidrs, ..self.clone() }
     }
 
-    /// Somebody says which prefixes are this node's, and this is none of them.
+    /// Somebody says which prefixes are this node's, this is none of them, and no address of it is in use here.
     pub(crate) fn rules_out(&self, cidr: &IpNet) -> bool {
+        self.is_taken(cidr) && !self.uses(cidr)
+    }
+
+    /// What is taken from this node, and is not given back while addresses of it are in use here.
+    pub(crate) fn holds(&self, cidr: &IpNet) -> bool {
+        self.is_taken(cidr) && self.uses(cidr)
+    }
+
+    fn is_taken(&self, cidr: &IpNet) -> bool {
         let is_own = self.cidrs.contains(cidr) || self.kept.contains(cidr);
         !is_own && (self.lost.contains(cidr) || !self.cidrs.is_empty())
+    }
+
+    fn uses(&self, cidr: &IpNet) -> bool {
+        self.used.iter().any(|address| cidr.contains(address))
     }
 }
 
@@ -51,6 +70,17 @@ mod tests {
         let given = Given { lost: nets(&["10.1.0.0/26"]), ..Given::default() };
         assert!(given.speaks() && ruled_out(&given, "10.1.0.0/26") && !ruled_out(&given, "10.1.0.64/26"));
         assert!(!Given::default().speaks() && !ruled_out(&Given::default(), "10.1.0.0/26"));
+    }
+
+    #[test]
+    fn what_is_in_use_here_is_held_whoever_takes_it() {
+        let used = ["10.1.0.7".parse().unwrap(), "10.1.2.7".parse().unwrap()].into();
+        let given = Given { cidrs: nets(&["10.1.1.0/26"]), lost: nets(&["10.1.0.0/26"]), used, ..Given::default() };
+        assert!(!ruled_out(&given, "10.1.0.0/26") && given.holds(&"10.1.0.0/26".parse().unwrap()));
+        assert!(!ruled_out(&given, "10.1.2.0/26") && ruled_out(&given, "10.1.3.0/26"));
+        assert!(!given.holds(&"10.1.1.0/26".parse().unwrap()));
+        let given = Given { used: BTreeSet::new(), ..given };
+        assert!(ruled_out(&given, "10.1.0.0/26") && ruled_out(&given, "10.1.2.0/26"));
     }
 
     #[test]

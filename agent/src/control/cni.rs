@@ -2,6 +2,9 @@
 //! they are gone or broken. A CNI that restarts must not take the Pods' routes with it. And what the agent itself puts
 //! there: the gate, and a network for a node without a CNI.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use super::Control;
 use crate::cidrs::{Found, Given, look};
 use crate::cni::{Network, Wanted};
@@ -28,7 +31,7 @@ impl Control {
         match said {
             Ok(found) => {
                 let Found { given, from, lacking } = found;
-                let Given { cidrs, kept, lost } = &given;
+                let Given { cidrs, kept, lost, .. } = &given;
                 tracing::info!(?cidrs, ?kept, ?lost, from, "the CNI gives these to this node");
                 if lacking != self.no_cidrs
                     && let Some(lacking) = &lacking
@@ -36,9 +39,11 @@ impl Control {
                     tracing::warn!(lacking, "not all of this node's addresses are carried");
                 }
                 self.no_cidrs = lacking;
-                // None yet: whatever is allocated to this node stays so.
-                if given.speaks() {
-                    self.adopt(given).await;
+                if self.asks_api_server() {
+                    self.given = Some(given);
+                    self.follow_given().await;
+                } else {
+                    self.adopt(Cidrs::Listed(given.cidrs)).await;
                 }
             }
             Err(problem) => {
@@ -49,9 +54,48 @@ impl Control {
         }
     }
 
-    async fn adopt(&mut self, given: Given) {
-        let is_remote = self.config.node.cidrs_from.as_ref().is_some_and(|place| place.source.is_remote());
-        let cidrs = if is_remote { Cidrs::Given(given) } else { Cidrs::Listed(given.cidrs) };
+    fn asks_api_server(&self) -> bool {
+        self.config.node.cidrs_from.as_ref().is_some_and(|place| place.source.is_remote())
+    }
+
+    /// Takes over what the API server said last, with the addresses in use here as they are now. Where these cannot be read,
+    /// nothing changes: the next look is soon.
+    pub(super) async fn follow_given(&mut self) {
+        let Some(given) = self.given.clone() else { return };
+        match self.host.used(&self.config.overlay.device).await {
+            // None yet: whatever is allocated to this node stays so.
+            Ok(_) if !given.speaks() => {}
+            Ok(used) => {
+                let used = self.strays(&given, used);
+                self.adopt(Cidrs::Given(Given { used, ..given })).await;
+            }
+            Err(error) => tracing::warn!(%error, "which addresses are in use here is not known"),
+        }
+    }
+
+    /// Of these addresses those of the cluster network that are in no prefix that the node is to have.
+    fn strays(&self, given: &Given, used: BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
+        let networks = self.cluster().networks;
+        let inside = |address: &IpAddr| networks.is_empty() || networks.iter().any(|network| network.contains(address));
+        let is_stray = |address: &IpAddr| inside(address) && !given.cidrs.iter().any(|cidr| cidr.contains(address));
+        used.into_iter().filter(is_stray).collect()
+    }
+
+    /// What the API server took from this node, and addresses of which are in use here.
+    pub(super) fn held_cidrs(&self) -> Option<String> {
+        let Cidrs::Given(given) = &self.config.node.cidrs else { return None };
+        let held: Vec<_> =
+            self.mesh.own_cidrs.iter().filter(|cidr| given.holds(cidr)).map(ToString::to_string).collect();
+        (!held.is_empty()).then(|| {
+            format!(
+                "node.cidrs: {} is this node's no longer, says the API server, and addresses in it are in use here: it stays \
+                 this node's until none is, and another node that is to have it is refused; make the Pods that have them anew",
+                held.join(", ")
+            )
+        })
+    }
+
+    async fn adopt(&mut self, cidrs: Cidrs) {
         if self.config.node.cidrs == cidrs {
             return;
         }

@@ -86,15 +86,17 @@ impl Control {
         own
     }
 
-    /// What the API server no longer names and nobody else got, for as long as it is allocated to this node.
-    fn kept(&self) -> impl Iterator<Item = IpNet> + '_ {
-        let kept = match &self.config.node.cidrs {
-            Cidrs::Given(given) => Some(&given.kept),
-            _ => None,
-        };
-        let owners = self.config.has_store().then_some(&self.ownership.owners);
-        let is_own = move |cidr: &&IpNet| owners.is_none_or(|owners| owners.get(*cidr) == Some(&self.config.node.name));
-        kept.into_iter().flatten().filter(is_own).copied()
+    /// What the API server no longer names and nobody else got, and what is in use here whoever is to have it, for as long as it
+    /// is allocated to this node.
+    fn kept(&self) -> BTreeSet<IpNet> {
+        let Cidrs::Given(given) = &self.config.node.cidrs else { return BTreeSet::new() };
+        if !self.config.has_store() {
+            return given.kept.iter().chain(&given.lost).filter(|cidr| !given.rules_out(cidr)).copied().collect();
+        }
+        let networks = self.cluster().networks;
+        let inside = |cidr: &IpNet| networks.iter().any(|network| network.contains(cidr));
+        let own = self.ownership.owners.iter().filter(|(_, node)| **node == self.config.node.name);
+        own.map(|(cidr, _)| *cidr).filter(|cidr| inside(cidr) && !given.rules_out(cidr)).collect()
     }
 
     pub(super) fn fallback(&self) -> Cluster {
@@ -178,6 +180,7 @@ impl Control {
             tracing::warn!(%problem, "host");
         }
         self.host_problems = problems;
+        self.follow_given().await;
     }
 
     fn announce(&self, refusals: &[mesh::Refusal]) {

@@ -74,6 +74,7 @@ impl Control {
             held: None,
             deadline: None,
             proven: cached.proven,
+            given: None,
             no_cidrs: cni.as_ref().and_then(|said| said.as_ref().err().cloned()),
             cni_problems: Vec::new(),
             health: BTreeMap::new(),

@@ -182,7 +182,7 @@ impl Asker {
             );
         }
         problems.extend(self.lent.0.clone());
-        let given = Given { cidrs: blocks, kept, lost: self.lost.clone() };
+        let given = Given { cidrs: blocks, kept, lost: self.lost.clone(), ..Given::default() };
         self.found(given, (!problems.is_empty()).then(|| brief(&problems)))
     }
 
