@@ -9,6 +9,7 @@ pub(crate) mod cni;
 mod concerns;
 mod desired;
 mod in_clear;
+mod lent;
 mod observe;
 mod reconcile;
 mod report;
@@ -115,6 +116,8 @@ struct Control {
     proven: Proven,
     /// What the API server said last of this node's prefixes, where it is asked.
     given: Option<Given>,
+    /// What Pods here have of others' prefixes.
+    lent: lent::Lent,
     /// Why the CNI does not say this node's prefixes, or not all, where it is asked.
     no_cidrs: Option<String>,
     /// Why the CNI's folder is not as it should be.

@@ -304,3 +304,36 @@ fn sorted(text: &str) -> Vec<&str> {
     lines.sort_unstable();
     lines
 }
+
+#[test]
+#[ignore = "needs root"]
+fn addresses_of_the_host_and_of_pods_with_a_route_of_their_own_are_in_use() {
+    Space::enter(|space| async move {
+        let mut host = space.host();
+        let mut wanted = desired();
+        wanted.overlay_addresses.insert("10.42.9.9".parse().expect("an address"));
+        host.apply(&wanted).await.expect("applies");
+        for route in [
+            "10.42.1.9 dev cni0",
+            "fd42:1::9 dev cni0",
+            "10.42.2.9 via 192.168.77.2 dev eth0",
+            "10.42.1.64/26 dev cni0",
+            "blackhole 10.42.1.128/32",
+        ] {
+            ip(&format!("route add {route}"));
+        }
+        let used = host.used("warren0").await.expect("the kernel answers");
+        for (address, is_used) in [
+            ("10.42.1.1", true),
+            ("10.42.1.9", true),
+            ("fd42:1::9", true),
+            ("192.168.77.1", true),
+            ("10.42.2.9", false),
+            ("10.42.1.64", false),
+            ("10.42.1.128", false),
+            ("10.42.9.9", false),
+        ] {
+            assert_eq!(used.contains(&address.parse().expect("an address")), is_used, "{address}: {used:?}");
+        }
+    });
+}

@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::namespace::Namespace;
 use crate::{Lab, Node};
 use objects::Objects;
-pub use objects::{AFFINITIES, BLOCKS, CILIUM_NODES, CLUSTERS, EVENTS, IPAM_BLOCKS, NODES, PODS, RECORDS};
+pub use objects::{AFFINITIES, BLOCKS, CILIUM_NODES, CLUSTERS, EVENTS, NODES, PODS, RECORDS};
 use tls::Tls;
 
 /// Of the host network that it is in.

@@ -4,9 +4,10 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Instant;
 
 use super::Control;
-use crate::cidrs::{Found, Given, look};
+use crate::cidrs::{Found, Given, Source, look};
 use crate::cni::{Network, Wanted};
 use crate::config::{Cidrs, Config};
 
@@ -62,14 +63,18 @@ impl Control {
     /// nothing changes: the next look is soon.
     pub(super) async fn follow_given(&mut self) {
         let Some(given) = self.given.clone() else { return };
-        match self.host.used(&self.config.overlay.device).await {
-            // None yet: whatever is allocated to this node stays so.
-            Ok(_) if !given.speaks() => {}
-            Ok(used) => {
-                let used = self.strays(&given, used);
-                self.adopt(Cidrs::Given(Given { used, ..given })).await;
-            }
-            Err(error) => tracing::warn!(%error, "which addresses are in use here is not known"),
+        let used = match self.host.used(&self.config.overlay.device).await {
+            Ok(used) => self.strays(&given, used),
+            Err(error) => return tracing::warn!(%error, "which addresses are in use here is not known"),
+        };
+        // None yet: whatever is allocated to this node stays so.
+        if given.speaks() {
+            self.adopt(Cidrs::Given(Given { used: used.clone(), ..given })).await;
+        }
+        if self.config.node.cidrs_from.as_ref().is_some_and(|place| place.source == Source::Calico) {
+            let own = &self.mesh.own_cidrs;
+            let is_lent = |address: &IpAddr| !own.iter().any(|cidr| cidr.contains(address));
+            self.lent.look(Instant::now(), &used.into_iter().filter(is_lent).collect());
         }
     }
 

@@ -1,6 +1,6 @@
 //! What the agent tells of itself: the reply to `warren status`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use warren_overlay::mesh::Enforcement;
 use warren_overlay::mesh::Origin;
@@ -151,7 +151,10 @@ impl Control {
         });
         let held = self.held.iter().cloned();
         let cidrs = self.no_cidrs.iter().map(|why| format!("node.cidrs: {why}"));
-        let cni = cidrs.chain(self.held_cidrs()).chain(self.cni_problems.iter().cloned());
+        let cni = cidrs
+            .chain(self.held_cidrs())
+            .chain(self.lent.problem(Instant::now()))
+            .chain(self.cni_problems.iter().cloned());
         let host = self.host_problem.iter().chain(&self.host_problems).cloned();
         let inside = registry_inside(&self.config, &self.cluster().networks);
         let tunnelled = registry_tunnelled(&self.config, &self.peers);

@@ -75,6 +75,7 @@ impl Control {
             deadline: None,
             proven: cached.proven,
             given: None,
+            lent: Default::default(),
             no_cidrs: cni.as_ref().and_then(|said| said.as_ref().err().cloned()),
             cni_problems: Vec::new(),
             health: BTreeMap::new(),

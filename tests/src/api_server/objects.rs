@@ -17,8 +17,6 @@ pub const BLOCKS: &str = "warrenblocks";
 pub const RECORDS: &str = "warrennodes";
 /// Calico's BlockAffinities.
 pub const AFFINITIES: &str = "blockaffinities";
-/// Calico's IPAMBlocks.
-pub const IPAM_BLOCKS: &str = "ipamblocks";
 /// CiliumNodes.
 pub const CILIUM_NODES: &str = "ciliumnodes";
 

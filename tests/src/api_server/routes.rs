@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::http::Request;
 use super::objects::{
-    AFFINITIES, BLOCKS, CILIUM_NODES, CLUSTERS, EVENTS, IPAM_BLOCKS, NODES, Objects, PODS, RECORDS, Refused, status,
+    AFFINITIES, BLOCKS, CILIUM_NODES, CLUSTERS, EVENTS, NODES, Objects, PODS, RECORDS, Refused, status,
 };
 use super::{Asked, Mood, Shared};
 
@@ -48,7 +48,7 @@ struct Target {
 const GROUPS: [(&str, &str, &[&str]); 5] = [
     ("/api/v1/", "", &[NODES, PODS, "namespaces"]),
     ("/apis/warren.dev/v1alpha1/", "warren.dev", &[CLUSTERS, BLOCKS, RECORDS]),
-    ("/apis/crd.projectcalico.org/v1/", "crd.projectcalico.org", &[AFFINITIES, IPAM_BLOCKS]),
+    ("/apis/crd.projectcalico.org/v1/", "crd.projectcalico.org", &[AFFINITIES]),
     ("/apis/cilium.io/v2/", "cilium.io", &[CILIUM_NODES]),
     ("/apis/events.k8s.io/v1/namespaces/default/", "events.k8s.io", &[EVENTS]),
 ];

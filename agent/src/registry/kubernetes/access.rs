@@ -66,9 +66,8 @@ pub const SOURCES: &[(&str, &[Access])] = &[
     ]),
     ("calico", &[
         same_cluster(SAME),
-        access(CALICO, "blockaffinities", "list", "which blocks are this node's; those of all nodes, since Calico's objects cannot be selected by node"),
+        access(CALICO, "blockaffinities", "list", "which blocks are this node's; those of all nodes, since another node's say which of its blocks this one has lost"),
         access(CALICO, "blockaffinities", "watch", "the same, as they change"),
-        access(CALICO, "ipamblocks", "list", "whether addresses of others' blocks were lent to this node; four times an hour"),
     ]),
     ("cilium", &[
         same_cluster(SAME),

@@ -22,8 +22,6 @@ pub(super) enum Kind {
     Record,
     /// Calico's: a block that this or another node takes addresses from.
     Affinity,
-    /// Calico's: who has which address of a block. Too many and too busy to be followed.
-    IpamBlock,
     /// The CiliumNode of this agent's Node.
     CiliumNode,
 }
@@ -78,7 +76,7 @@ impl Object {
                 Kind::Record => as_record(&name, spec),
                 Kind::Node => super::node::as_spec(&spec, &value),
                 Kind::CiliumNode => cilium::kept(&spec),
-                Kind::Cluster | Kind::Block | Kind::Affinity | Kind::IpamBlock => spec,
+                Kind::Cluster | Kind::Block | Kind::Affinity => spec,
             }),
             allocated: allocated(&value),
             name: (!name.is_empty()).then_some(name)?,

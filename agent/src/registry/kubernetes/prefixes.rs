@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 use tokio::sync::mpsc;
-use tokio::time::{Duration, Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 use warren_overlay::record::{CIDRS_MAX, NodeName};
 
 use super::follow::{News, OBJECTS, follow};
@@ -22,13 +22,6 @@ use crate::cidrs::{Found, Given, Source};
 use crate::config::Kubernetes;
 use crate::registry::Event;
 use calico::Said;
-
-/// How often Calico is asked whether it lent addresses, and how often while it did: every block is read for that.
-const LENT: (Duration, Duration) = (Duration::from_secs(900), Duration::from_secs(300));
-/// Blocks in one page: each lists all its addresses.
-const LENT_PAGE: u32 = 100;
-/// How long all of that may take: nothing is heard meanwhile.
-const LENT_TAKES: Duration = Duration::from_secs(60);
 
 /// What the task keeps between connections.
 struct Asker {
@@ -43,8 +36,6 @@ struct Asker {
     had: BTreeSet<IpNet>,
     /// What the node had, and was taken from it by name: the last of it.
     lost: BTreeSet<IpNet>,
-    /// What Calico lent, for people, and when to ask again.
-    lent: (Option<String>, Instant),
     /// Why nothing can be heard for now.
     ailing: Option<String>,
     said: Option<Result<Found, String>>,
@@ -64,9 +55,8 @@ pub async fn run(
         Source::Cilium => Kind::CiliumNode,
         _ => Kind::Node,
     };
-    let (store, lent) = (Store::default(), (None, Instant::now()));
-    let (id, lost, ailing, said) = (String::new(), BTreeSet::new(), None, None);
-    let mut asker = Asker { config, node, source, kind, store, id, had, lost, lent, ailing, said, events };
+    let (store, id, lost, ailing, said) = (Store::default(), String::new(), BTreeSet::new(), None, None);
+    let mut asker = Asker { config, node, source, kind, store, id, had, lost, ailing, said, events };
     let mut pause = BACKOFF.0;
     loop {
         let began = Instant::now();
@@ -91,12 +81,11 @@ impl Asker {
             Err(fault) => return fault,
         };
         let (told, mut news) = mpsc::channel(64);
-        let following = follow(server.clone(), self.id.clone(), self.kind, self.store.start(self.kind), told);
+        let following = follow(server, self.id.clone(), self.kind, self.store.start(self.kind), told);
         tokio::pin!(following);
         let mut told_at = None;
         let mut due = None;
         loop {
-            let asks = self.source == Source::Calico && self.store.count(self.kind).is_some();
             tokio::select! {
                 biased;
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
@@ -108,9 +97,8 @@ impl Asker {
                 }
                 Some(heard) = news.recv() => self.take(heard),
                 fault = &mut following => return fault,
-                () = sleep_until(self.lent.1), if asks => self.ask_lent(&server).await,
             }
-            // All blocks of all nodes are looked through each time.
+            // The affinities of all nodes are looked through each time.
             let next = Instant::now() + DEBOUNCE;
             due = due.or_else(|| Some(told_at.map_or(next, |at: Instant| next.max(at + CALM))));
         }
@@ -181,7 +169,6 @@ impl Asker {
                     .to_owned(),
             );
         }
-        problems.extend(self.lent.0.clone());
         let given = Given { cidrs: blocks, kept, lost: self.lost.clone(), ..Given::default() };
         self.found(given, (!problems.is_empty()).then(|| brief(&problems)))
     }
@@ -194,21 +181,6 @@ impl Asker {
         while self.lost.len() > CIDRS_MAX {
             self.lost.pop_first();
         }
-    }
-
-    /// Looks whether Calico gave Pods of this node addresses out of others' blocks. That it cannot be known is no reason not to
-    /// believe the rest.
-    async fn ask_lent(&mut self, server: &Server) {
-        let lent = |block| Some(calico::lent(&block, &self.node)).filter(|lent| !lent.is_empty());
-        let asked = timeout(LENT_TAKES, server.all(Kind::IpamBlock, LENT_PAGE, lent)).await;
-        let said = match asked.unwrap_or(Err(Fault::Silent)) {
-            Ok(lent) => calico::explain(&lent.into_iter().flatten().collect()),
-            Err(fault) => {
-                Some(format!("whether Calico lent this node addresses is not known: {}", explain(self.source, &fault)))
-            }
-        };
-        let pause = if said.is_some() { LENT.1 } else { LENT.0 };
-        self.lent = (said, Instant::now() + pause + jitter(pause));
     }
 
     fn of_node(&self) -> Result<BTreeSet<IpNet>, String> {

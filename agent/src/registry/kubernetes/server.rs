@@ -66,7 +66,6 @@ impl Kind {
             Self::Block => "/apis/warren.dev/v1alpha1/warrenblocks",
             Self::Record => "/apis/warren.dev/v1alpha1/warrennodes",
             Self::Affinity => "/apis/crd.projectcalico.org/v1/blockaffinities",
-            Self::IpamBlock => "/apis/crd.projectcalico.org/v1/ipamblocks",
             Self::CiliumNode => "/apis/cilium.io/v2/ciliumnodes",
         }
     }
@@ -87,17 +86,6 @@ impl Server {
     pub(super) async fn page(&self, kind: Kind, limit: u32, rest: Option<String>) -> Result<Page, Fault> {
         let params = ListParams { limit: Some(limit), continue_token: rest, ..self.selection(kind) };
         page(&self.client, kind.path(), &params).await
-    }
-
-    /// Of every object of a kind what is kept of it, page by page.
-    pub(super) async fn all<T>(
-        &self,
-        kind: Kind,
-        limit: u32,
-        keep: impl FnMut(Value) -> Option<T>,
-    ) -> Result<Vec<T>, Fault> {
-        let params = ListParams { limit: Some(limit), ..self.selection(kind) };
-        all(&self.client, kind.path(), params, keep).await
     }
 
     /// At which version it is.
