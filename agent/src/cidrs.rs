@@ -81,13 +81,20 @@ pub struct Found {
     pub given: Given,
     /// The file, or the objects, that say so.
     pub from: String,
+    /// Whose API server says so, where one does.
+    pub cluster: Option<String>,
     /// What of this node's addresses is not among them, and what to do.
     pub lacking: Option<String>,
 }
 
 impl Found {
     fn by(path: &Path, cidrs: BTreeSet<IpNet>) -> Self {
-        Self { given: Given { cidrs, ..Given::default() }, from: path.display().to_string(), lacking: None }
+        Self {
+            given: Given { cidrs, ..Given::default() },
+            from: path.display().to_string(),
+            cluster: None,
+            lacking: None,
+        }
     }
 }
 

@@ -118,6 +118,8 @@ struct Control {
     given: Option<Given>,
     /// What Pods here have of others' prefixes.
     lent: lent::Lent,
+    /// Whose API server that is.
+    api_server: Option<String>,
     /// Why the CNI does not say this node's prefixes, or not all, where it is asked.
     no_cidrs: Option<String>,
     /// Why the CNI's folder is not as it should be.

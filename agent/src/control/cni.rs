@@ -31,7 +31,7 @@ impl Control {
     pub(super) async fn hear_of_cidrs(&mut self, said: Result<Found, String>) {
         match said {
             Ok(found) => {
-                let Found { given, from, lacking } = found;
+                let Found { given, from, cluster, lacking } = found;
                 let Given { cidrs, kept, lost, .. } = &given;
                 tracing::info!(?cidrs, ?kept, ?lost, from, "the CNI gives these to this node");
                 if lacking != self.no_cidrs
@@ -41,7 +41,8 @@ impl Control {
                 }
                 self.no_cidrs = lacking;
                 if self.asks_api_server() {
-                    self.given = Some(given);
+                    (self.given, self.api_server) = (Some(given), cluster);
+                    self.remember();
                     self.follow_given().await;
                 } else {
                     self.adopt(Cidrs::Listed(given.cidrs)).await;

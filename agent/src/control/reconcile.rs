@@ -194,12 +194,13 @@ impl Control {
     }
 
     /// Keeps on disk what a reboot must not forget: the last good mesh of a store, and who is proven.
-    fn remember(&mut self) {
+    pub(super) fn remember(&mut self) {
         let store = self.config.has_store();
         let cached = Cached {
             snapshot: self.snapshot.as_deref().filter(|_| store).cloned(),
             ownership: if store { self.ownership.clone() } else { Ownership::default() },
             proven: self.proven.clone(),
+            api_server: self.api_server.clone(),
         };
         if self.remembered == cached {
             return;

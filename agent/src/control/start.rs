@@ -75,6 +75,7 @@ impl Control {
             deadline: None,
             proven: cached.proven,
             given: None,
+            api_server: cached.api_server,
             lent: Default::default(),
             no_cidrs: cni.as_ref().and_then(|said| said.as_ref().err().cloned()),
             cni_problems: Vec::new(),
@@ -158,8 +159,8 @@ impl Control {
         #[cfg(feature = "kubernetes")]
         if place.source.is_remote() {
             let (server, node) = (self.config.api_server.clone(), self.config.node.name.clone());
-            let asks =
-                registry::kubernetes::prefixes::run(server, node, place.source, self.mesh.own_cidrs.clone(), events);
+            let (cluster, had) = (self.api_cluster(), self.mesh.own_cidrs.clone());
+            let asks = registry::kubernetes::prefixes::run(server, node, place.source, cluster, had, events);
             tokio::task::spawn_local(asks);
             return;
         }
@@ -168,6 +169,15 @@ impl Control {
 }
 
 impl Control {
+    /// Whose API server said this node's prefixes before; with the registry there, whose records were read.
+    #[cfg(feature = "kubernetes")]
+    fn api_cluster(&self) -> Option<String> {
+        let registry =
+            self.snapshot.as_ref().filter(|_| self.config.etcd.is_none() && self.config.kubernetes.is_some());
+        let of_registry = || registry?.cluster.as_ref().map(|cluster| cluster.id.clone());
+        self.api_server.clone().or_else(of_registry)
+    }
+
     /// What a registry must not contradict.
     fn known(&self) -> registry::Known {
         let cluster = self.snapshot.as_ref().and_then(|snapshot| snapshot.cluster.clone());
@@ -235,7 +245,9 @@ fn check(config: &Config) -> Result<(), Error> {
 fn load_cache(config: &Config) -> Cached {
     match Cache::load(&config.node.state_dir) {
         // Without a store the file is the truth, but who is proven stays so.
-        Ok(Some(cached)) if !config.has_store() => Cached { proven: cached.proven, ..Cached::default() },
+        Ok(Some(cached)) if !config.has_store() => {
+            Cached { proven: cached.proven, api_server: cached.api_server, ..Cached::default() }
+        }
         Ok(Some(cached)) => cached,
         Ok(None) => Cached::default(),
         Err(error) => {

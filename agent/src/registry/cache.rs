@@ -25,6 +25,9 @@ pub struct Cached {
     /// With whom a tunnel has stood.
     #[serde(default)]
     pub proven: Proven,
+    /// Which cluster's API server said this node's prefixes, where one is asked.
+    #[serde(default)]
+    pub api_server: Option<String>,
 }
 
 /// Why the file cannot be used. Never fatal: the agent starts without.

@@ -24,13 +24,13 @@ struct Asker {
 
 impl Asker {
     fn start(cluster: &Cluster, source: Source) -> Self {
-        Self::with(cluster, source, &[])
+        Self::with(cluster, source, None, &[])
     }
 
-    /// Of a node that has these already.
-    fn with(cluster: &Cluster, source: Source, had: &[&str]) -> Self {
+    /// Of a node that was told by this cluster, and has these already.
+    fn with(cluster: &Cluster, source: Source, known: Option<String>, had: &[&str]) -> Self {
         let (told, events) = mpsc::channel(16);
-        let asks = prefixes::run(cluster.config(), "a".parse().expect("a name"), source, nets(had), told);
+        let asks = prefixes::run(cluster.config(), "a".parse().expect("a name"), source, known, nets(had), told);
         Self { said: None, events, task: tokio::task::spawn_local(asks) }
     }
 
@@ -124,7 +124,7 @@ fn a_block_that_vanishes_stays_the_nodes_until_it_is_given_back_or_anothers() {
         let cluster = Cluster::start();
         let all = ["10.1.9.0/26", "10.1.9.64/26", "10.1.9.128/26"];
         all.iter().for_each(|block| affinity(&cluster, "a", block, "confirmed"));
-        let mut a = Asker::with(&cluster, Source::Calico, &["10.1.8.0/26"]);
+        let mut a = Asker::with(&cluster, Source::Calico, None, &["10.1.8.0/26"]);
         let kept = |expected: &'static [&'static str]| {
             move |said: &Result<Found, String>| said.as_ref().is_ok_and(|found| found.given.kept == nets(expected))
         };
@@ -227,8 +227,12 @@ fn an_api_server_that_is_away_refuses_or_forgets_is_said_and_then_followed_again
         cluster.api.cut();
         affinity(&cluster, "a", "10.1.9.128/26", "confirmed");
         a.until_found(&["10.1.9.0/26", "10.1.9.64/26", "10.1.9.128/26"]).await;
+        let known = a.said.take().and_then(|said| said.ok()?.cluster);
+        assert!(known.is_some(), "which cluster said it");
         cluster.api.become_another();
         a.until_refused("of another cluster").await;
+        let mut again = Asker::with(&cluster, Source::Calico, known, &["10.1.9.0/26"]);
+        again.until_refused("of another cluster").await;
     });
 }
 

@@ -30,8 +30,8 @@ struct Asker {
     source: Source,
     kind: Kind,
     store: Store,
-    /// Which cluster answered first.
-    id: String,
+    /// Which cluster answered first, this time or before the agent started.
+    cluster: Option<String>,
     /// What the node had, and nobody said to be another's since.
     had: BTreeSet<IpNet>,
     /// What the node had, and was taken from it by name: the last of it.
@@ -42,11 +42,13 @@ struct Asker {
     events: mpsc::Sender<Event>,
 }
 
-/// Follows until the control plane is gone. `had` is what the node has already.
+/// Follows until the control plane is gone. `cluster` is the one that answered before the agent started, `had` what the node has
+/// already.
 pub async fn run(
     config: Kubernetes,
     node: NodeName,
     source: Source,
+    cluster: Option<String>,
     had: BTreeSet<IpNet>,
     events: mpsc::Sender<Event>,
 ) {
@@ -55,8 +57,8 @@ pub async fn run(
         Source::Cilium => Kind::CiliumNode,
         _ => Kind::Node,
     };
-    let (store, id, lost, ailing, said) = (Store::default(), String::new(), BTreeSet::new(), None, None);
-    let mut asker = Asker { config, node, source, kind, store, id, had, lost, ailing, said, events };
+    let (store, lost, ailing, said) = (Store::default(), BTreeSet::new(), None, None);
+    let mut asker = Asker { config, node, source, kind, store, cluster, had, lost, ailing, said, events };
     let mut pause = BACKOFF.0;
     loop {
         let began = Instant::now();
@@ -76,12 +78,12 @@ pub async fn run(
 impl Asker {
     /// One connection, from its making to why it ended.
     async fn connection(&mut self) -> Fault {
-        let server = match self.open().await {
-            Ok(server) => server,
+        let (server, cluster) = match self.open().await {
+            Ok(opened) => opened,
             Err(fault) => return fault,
         };
         let (told, mut news) = mpsc::channel(64);
-        let following = follow(server, self.id.clone(), self.kind, self.store.start(self.kind), told);
+        let following = follow(server, cluster, self.kind, self.store.start(self.kind), told);
         tokio::pin!(following);
         let mut told_at = None;
         let mut due = None;
@@ -105,18 +107,18 @@ impl Asker {
     }
 
     /// Connects, and makes sure that this is the cluster that it was.
-    async fn open(&mut self) -> Result<Server, Fault> {
+    async fn open(&mut self) -> Result<(Server, String), Fault> {
         let server = Server::new(connect::connect(&self.config).await?, self.node.clone());
         let id = server.cluster_id().await?;
-        if !self.id.is_empty() && self.id != id {
+        if let Some(before) = self.cluster.as_ref().filter(|before| **before != id) {
             return Err(Fault::Local(format!(
-                "this API server is of another cluster ({id} instead of {}): check kubernetes.server and \
-                 kubernetes.kubeconfig, and restart the agent if this host changed clusters",
-                self.id
+                "this API server is of another cluster ({id} instead of {before}): check kubernetes.server and \
+                 kubernetes.kubeconfig; if this host changed clusters, stop the agent and remove mesh.json from node.state_dir, \
+                 which forgets all it knows of the old one"
             )));
         }
-        self.id = id;
-        Ok(server)
+        self.cluster = Some(id.clone());
+        Ok((server, id))
     }
 
     fn take(&mut self, heard: News) {
@@ -212,7 +214,7 @@ impl Asker {
                  overlay.mode = \"nodes\" with node.cidrs = []"
             ));
         }
-        Ok(Found { given, from, lacking })
+        Ok(Found { given, from, cluster: self.cluster.clone(), lacking })
     }
 
     /// Says it, when it is something else than before.
