@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use warren_overlay::record::CIDRS_MAX;
 
 /// A node's prefixes, where the API server says them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +42,15 @@ impl Given {
     /// What is taken from this node, and is not given back while addresses of it are in use here.
     pub(crate) fn holds(&self, cidr: &IpNet) -> bool {
         self.is_taken(cidr) && self.uses(cidr)
+    }
+
+    /// What of its `own` prefixes stays beside those that it is to have, as much as a record has room for: first what is in use
+    /// here.
+    pub(crate) fn beside(&self, own: impl Iterator<Item = IpNet>) -> BTreeSet<IpNet> {
+        let mut rest: Vec<_> = own.filter(|cidr| !self.cidrs.contains(cidr) && !self.rules_out(cidr)).collect();
+        rest.sort_by_key(|cidr| !self.uses(cidr));
+        rest.truncate(CIDRS_MAX.saturating_sub(self.cidrs.len()));
+        rest.into_iter().collect()
     }
 
     fn is_taken(&self, cidr: &IpNet) -> bool {
@@ -81,6 +91,19 @@ mod tests {
         assert!(!given.holds(&"10.1.1.0/26".parse().unwrap()));
         let given = Given { used: BTreeSet::new(), ..given };
         assert!(ruled_out(&given, "10.1.0.0/26") && ruled_out(&given, "10.1.2.0/26"));
+    }
+
+    #[test]
+    fn of_what_is_kept_as_much_stays_as_there_is_room_for_and_what_is_in_use_first() {
+        let block = |number: usize| format!("10.1.{number}.0/26").parse::<IpNet>().unwrap();
+        let cidrs: BTreeSet<_> = (0..CIDRS_MAX - 2).map(block).collect();
+        let kept: BTreeSet<_> = (100..110).map(block).collect();
+        let used = ["10.1.109.3".parse().unwrap()].into();
+        let given = Given { cidrs, kept: kept.clone(), used, ..Given::default() };
+        assert_eq!(given.beside(kept.iter().copied()), [block(100), block(109)].into());
+        assert!(kept.iter().all(|cidr| !given.rules_out(cidr)), "what has no room is given to nobody");
+        let full = Given { cidrs: (0..CIDRS_MAX).map(block).collect(), ..given };
+        assert_eq!(full.beside(kept.into_iter()), BTreeSet::new());
     }
 
     #[test]

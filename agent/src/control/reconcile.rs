@@ -91,12 +91,12 @@ impl Control {
     fn kept(&self) -> BTreeSet<IpNet> {
         let Cidrs::Given(given) = &self.config.node.cidrs else { return BTreeSet::new() };
         if !self.config.has_store() {
-            return given.kept.iter().chain(&given.lost).filter(|cidr| !given.rules_out(cidr)).copied().collect();
+            return given.beside(given.kept.iter().chain(&given.lost).copied());
         }
         let networks = self.cluster().networks;
         let inside = |cidr: &IpNet| networks.iter().any(|network| network.contains(cidr));
         let own = self.ownership.owners.iter().filter(|(_, node)| **node == self.config.node.name);
-        own.map(|(cidr, _)| *cidr).filter(|cidr| inside(cidr) && !given.rules_out(cidr)).collect()
+        given.beside(own.map(|(cidr, _)| *cidr).filter(inside))
     }
 
     pub(super) fn fallback(&self) -> Cluster {

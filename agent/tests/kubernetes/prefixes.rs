@@ -159,6 +159,25 @@ fn the_only_block_of_a_node_is_lost_when_another_node_has_it_and_had_again_later
 }
 
 #[test]
+fn blocks_that_vanished_keep_no_new_one_from_being_the_nodes() {
+    scenario(async {
+        let cluster = Cluster::start();
+        let had: Vec<_> = (0..70).map(|third| format!("10.2.{third}.0/26")).collect();
+        let had: Vec<_> = had.iter().map(String::as_str).collect();
+        affinity(&cluster, "a", "10.1.9.0/26", "confirmed");
+        let mut a = Asker::with(&cluster, Source::Calico, None, &had);
+        a.until_found(&["10.1.9.0/26"]).await;
+        let found = a.said.take().and_then(Result::ok).expect("found");
+        assert_eq!(found.given.kept, nets(&had), "all of them stay the node's");
+        let lacking = found.lacking.unwrap_or_default();
+        assert!(
+            lacking.contains("70 blocks that Calico no longer names") && lacking.contains("room for 63"),
+            "{lacking}"
+        );
+    });
+}
+
+#[test]
 fn a_damaged_affinity_is_named_and_the_others_are_read() {
     scenario(async {
         let cluster = Cluster::start();

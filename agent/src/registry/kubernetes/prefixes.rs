@@ -171,6 +171,13 @@ impl Asker {
                     .to_owned(),
             );
         }
+        let room = CIDRS_MAX.saturating_sub(blocks.len());
+        if kept.len() > room {
+            problems.push(format!(
+                "{} blocks that Calico no longer names stay this node's, and there is room for {room}: those in use here go first",
+                kept.len()
+            ));
+        }
         let given = Given { cidrs: blocks, kept, lost: self.lost.clone(), ..Given::default() };
         self.found(given, (!problems.is_empty()).then(|| brief(&problems)))
     }
@@ -207,7 +214,7 @@ impl Asker {
             _ => "spec.podCIDRs of the Node",
         };
         let from = format!("{what} {}", self.node);
-        let count = given.cidrs.len() + given.kept.len();
+        let count = given.cidrs.len();
         if count > CIDRS_MAX {
             return Err(format!(
                 "{from}: {count} prefixes, and a node can have {CIDRS_MAX}: give out larger ones (Calico's blockSize), or use \
