@@ -120,8 +120,10 @@ struct Control {
     lent: lent::Lent,
     /// Whose API server that is.
     api_server: Option<String>,
-    /// Why the CNI does not say this node's prefixes, or not all, where it is asked.
+    /// Why the CNI does not say this node's prefixes, where it is asked.
     no_cidrs: Option<String>,
+    /// Why they are not all.
+    few_cidrs: Option<String>,
     /// Why the CNI's folder is not as it should be.
     cni_problems: Vec<String>,
     health: BTreeMap<&'static str, Health>,

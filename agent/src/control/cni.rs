@@ -22,7 +22,7 @@ pub(crate) fn follow(config: &mut Config) -> Option<Result<Found, String>> {
 }
 
 impl Control {
-    /// The CNI was asked and has not answered yet.
+    /// The CNI was asked and has not answered yet. A node that it has given nothing so far is as it should be.
     pub(super) fn has_no_prefixes_yet(&self) -> bool {
         self.no_cidrs.is_some() && self.mesh.own_cidrs.is_empty()
     }
@@ -34,12 +34,12 @@ impl Control {
                 let Found { given, from, cluster, lacking } = found;
                 let Given { cidrs, kept, lost, .. } = &given;
                 tracing::info!(?cidrs, ?kept, ?lost, from, "the CNI gives these to this node");
-                if lacking != self.no_cidrs
+                if lacking != self.few_cidrs
                     && let Some(lacking) = &lacking
                 {
                     tracing::warn!(lacking, "not all of this node's addresses are carried");
                 }
-                self.no_cidrs = lacking;
+                (self.no_cidrs, self.few_cidrs) = (None, lacking);
                 if self.asks_api_server() {
                     (self.given, self.api_server) = (Some(given), cluster);
                     self.remember();

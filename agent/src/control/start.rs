@@ -78,6 +78,7 @@ impl Control {
             api_server: cached.api_server,
             lent: Default::default(),
             no_cidrs: cni.as_ref().and_then(|said| said.as_ref().err().cloned()),
+            few_cidrs: None,
             cni_problems: Vec::new(),
             health: BTreeMap::new(),
             registries: Vec::new(),

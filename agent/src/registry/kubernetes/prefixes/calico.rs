@@ -50,8 +50,7 @@ pub(super) fn said<'o>(affinities: impl Iterator<Item = &'o Object>, node: &Node
                 let overlaps = |had: &&IpNet| taken.is_some_and(|taken| taken.contains(*had) || had.contains(&taken));
                 said.lost.extend(had.iter().filter(overlaps));
             }
-            // It is named after its node and its block.
-            None if object.name.starts_with(&format!("{node}-")) => said.problems.push(damaged(object)),
+            None if is_named_after(object, node) => said.problems.push(damaged(object)),
             None => {}
         }
     }
@@ -82,6 +81,23 @@ impl Affinity {
     fn block(&self) -> Option<IpNet> {
         self.cidr.parse().ok().filter(|block: &IpNet| block.addr() == block.network())
     }
+}
+
+/// Whether this, which cannot be read, is named after this node and a block; or says that it is this node's. Names of nodes have
+/// hyphens too: `a-b-10-1-0-0-26` is no block of `a`.
+fn is_named_after(object: &Object, node: &NodeName) -> bool {
+    let said = object.spec::<Value>().and_then(|spec| Some(spec.get("node")?.as_str()? == node.as_str()));
+    let named =
+        || object.name.strip_prefix(node.as_str()).and_then(|rest| rest.strip_prefix('-')).is_some_and(is_block);
+    said.unwrap_or_else(named)
+}
+
+/// As Calico writes a block into a name.
+fn is_block(text: &str) -> bool {
+    let Some((address, length)) = text.rsplit_once('-') else { return false };
+    ['.', ':']
+        .iter()
+        .any(|mark| format!("{}/{length}", address.replace('-', &mark.to_string())).parse::<IpNet>().is_ok())
 }
 
 fn damaged(object: &Object) -> String {

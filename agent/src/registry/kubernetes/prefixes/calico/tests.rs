@@ -70,6 +70,15 @@ fn a_damaged_affinity_of_this_node_is_named_and_harms_no_other() {
         assert_eq!(blocks, nets(&["10.1.0.64/26"]), "{spec}");
         assert!(problems.len() == 1 && problems[0].contains("\"a-10-1-0-0-26\""), "{spec}: {problems:?}");
     }
-    let others = [affinity("b", "10.1.0.0/26", with(json!(null)))];
-    assert_eq!(super::said(others.iter(), &node(), &nets(&[])), Said::default(), "what is others' is theirs to say");
+    for (other, block) in
+        [("b", "10.1.0.0/26"), ("a-b", "10.1.0.0/26"), ("a-10", "10.1.0.0/26"), ("a-x", "fd00::40/122")]
+    {
+        let others = [affinity(other, block, with(json!(null)))];
+        let named = super::said(others.iter(), &node(), &nets(&[]));
+        assert_eq!(named, Said::default(), "what is others' is theirs to say");
+    }
+    let of_other = [affinity("a", "10.1.0.0/26", with(json!({"node": "b"})))];
+    assert_eq!(super::said(of_other.iter(), &node(), &nets(&[])), Said::default(), "whatever its name is");
+    let six = [affinity("a", "fd00::40/122", with(json!(null)))];
+    assert_eq!(super::said(six.iter(), &node(), &nets(&[])).problems.len(), 1);
 }
