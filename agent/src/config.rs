@@ -337,6 +337,12 @@ impl Config {
         self.etcd.is_some() || self.kubernetes.is_some()
     }
 
+    /// The API server that this node depends on: its registry, or who says its prefixes.
+    pub fn asked_server(&self) -> Option<&Kubernetes> {
+        let asks = self.node.cidrs_from.as_ref().is_some_and(|place| place.source.is_remote());
+        self.kubernetes.as_ref().or_else(|| asks.then_some(&self.api_server))
+    }
+
     /// The static peers as the mesh takes them.
     pub fn static_peers(&self) -> Vec<StaticPeer> {
         self.peers.iter().cloned().map(StaticPeer::from).collect()

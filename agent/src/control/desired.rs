@@ -43,7 +43,7 @@ pub(super) fn registry_inside(config: &Config, networks: &BTreeSet<IpNet>) -> Op
 /// Where the registry is, as far as it is given by address, and which key says so.
 fn registry_addresses(config: &Config) -> impl Iterator<Item = (&'static str, IpAddr)> + '_ {
     let etcd = config.etcd.iter().flat_map(|etcd| &etcd.endpoints).map(|url| ("etcd.endpoints", url));
-    let kubernetes = config.kubernetes.iter().filter_map(crate::config::Kubernetes::url);
+    let kubernetes = config.asked_server().and_then(crate::config::Kubernetes::url);
     etcd.chain(kubernetes.map(|url| ("kubernetes.server", url))).filter_map(|(key, url)| Some((key, address_of(url)?)))
 }
 
@@ -56,7 +56,7 @@ pub(super) fn protected(config: &Config) -> impl Iterator<Item = IpAddr> + '_ {
 /// In mode `nodes`, the way to a registry that is a node of the mesh would lead through the tunnel that needs it, unless
 /// its port is exempt.
 pub(super) fn registry_tunnelled(config: &Config, peers: &BTreeMap<NodeName, PeerSpec>) -> Option<String> {
-    let server = config.kubernetes.as_ref()?.url().filter(|_| config.overlay.mode == Mode::Nodes)?;
+    let server = config.asked_server()?.url().filter(|_| config.overlay.mode == Mode::Nodes)?;
     let (address, port) = (address_of(server)?, port_of(server));
     let peer = peers.iter().find(|(_, peer)| peer.addresses.contains(&address)).map(|(name, _)| name)?;
     let exempt = config.overlay.exempt_ports.iter().any(|range| range.contains(&port));
@@ -163,6 +163,26 @@ mod tests {
         assert_eq!(registry_tunnelled(&config, &BTreeMap::new()), None);
         config.overlay.exempt_ports = vec![8000..=9000];
         assert_eq!(registry_tunnelled(&config, &peers), None);
+    }
+
+    #[cfg(feature = "kubernetes")]
+    #[test]
+    fn an_api_server_that_is_only_asked_for_prefixes_is_depended_on_as_well() {
+        let kubeconfig = tempfile::NamedTempFile::new().unwrap();
+        let text = format!(
+            "[node]\nname = \"a\"\ncidrs = \"calico\"\n[etcd]\nendpoints = [\"https://192.0.2.9:2379\"]\n\
+             [overlay]\nmode = \"nodes\"\n\
+             [kubernetes]\nenabled = false\nserver = \"https://10.1.0.1:8443\"\nkubeconfig = {:?}\n",
+            kubeconfig.path()
+        );
+        let parse = |text: &str| crate::config::parse(text, std::path::Path::new("w.toml")).unwrap();
+        let config = parse(&text);
+        assert!(registry_inside(&config, &["10.0.0.0/8".parse().unwrap()].into()).unwrap().contains("10.1.0.1"));
+        assert!(protected(&config).any(|address| address == "10.1.0.1".parse::<IpAddr>().unwrap()));
+        let peers = [("b".parse().unwrap(), peer("10.1.0.1"))].into();
+        assert!(registry_tunnelled(&config, &peers).unwrap().contains("add 8443"));
+        let config = parse(&text.replace("\"calico\"", "[]"));
+        assert!(protected(&config).all(|address| address == "192.0.2.9".parse::<IpAddr>().unwrap()), "it is not asked");
     }
 
     fn peer(address: &str) -> PeerSpec {

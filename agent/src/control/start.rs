@@ -192,8 +192,10 @@ impl Control {
 /// each connection.
 async fn find_api_server(config: &mut Config) {
     #[cfg(feature = "kubernetes")]
-    if let Some(kubernetes) = &mut config.kubernetes {
-        kubernetes.found = registry::kubernetes::server(kubernetes).await;
+    if let Some(server) = config.asked_server().cloned() {
+        let found = registry::kubernetes::server(&server).await;
+        config.api_server.found.clone_from(&found);
+        config.kubernetes.iter_mut().for_each(|registry| registry.found.clone_from(&found));
     }
     #[cfg(not(feature = "kubernetes"))]
     let _ = config;

@@ -55,7 +55,7 @@ fn found(config: &Config, survey: &Survey) -> Vec<Finding> {
     }
     let networks = networks(config);
     let etcd = config.etcd.iter().flat_map(|etcd| &etcd.endpoints).map(|url| ("the etcd endpoint", url));
-    let kubernetes = config.kubernetes.iter().filter_map(crate::config::Kubernetes::url);
+    let kubernetes = config.asked_server().into_iter().filter_map(crate::config::Kubernetes::url);
     let registries = etcd.chain(kubernetes.map(|url| ("the API server", url)));
     let registries = registries.filter_map(|(what, url)| Some((what, host_of(url)?)));
     let named = addresses.iter().map(|address| ("the node address", *address));
