@@ -283,6 +283,22 @@ fn an_agent_says_something_of_its_own_node_only() {
 }
 
 #[test]
+fn where_the_cni_gives_the_prefixes_a_node_gives_itself_any_but_single_addresses() {
+    for source in ["calico", "cilium"] {
+        let policy = Policy::of_facts_with_cidrs(source);
+        let case =
+            |cidr: &str| Case::create(&pod_on("a"), "warrenblocks", block(cidr, "a", &owner("a"))).against(&node_a());
+        let cases = ["10.2.0.0/26", "fd00:10::40/122", "fd00::/32"].map(|cidr| (cidr, case(cidr)));
+        hold(&policy, &cases, &[]);
+        hold(&policy, &honest_of_facts(), &["192.0.2.9/32", "fd00::1/128"].map(|cidr| (cidr, case(cidr))));
+        let others: Vec<_> = hostile_of_facts();
+        let refused = others.iter().filter(|(_, case)| policy.judge(case).is_err()).map(|(what, _)| *what);
+        let expected = ["an address as a prefix", "a record with an address of another", "another UID"];
+        assert_eq!(refused.collect::<Vec<_>>(), expected);
+    }
+}
+
+#[test]
 fn no_rule_is_there_for_nothing() {
     needs_every_rule(&Policy::read("admission-events.yaml"), &hostile_events());
     needs_every_rule(&Policy::read("admission.yaml"), &hostile());

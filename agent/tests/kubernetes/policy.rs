@@ -74,7 +74,35 @@ impl Policy {
         let [policy, binding] = documents.as_slice() else { panic!("a policy and its binding") };
         assert_eq!(binding["spec"]["policyName"], policy["metadata"]["name"]);
         assert_eq!(binding["spec"]["validationActions"], json!(["Deny"]));
-        let spec = &policy["spec"];
+        Self::of(&policy["spec"])
+    }
+
+    /// As `components/cidrs-SOURCE` leaves it.
+    pub(crate) fn of_facts_with_cidrs(source: &str) -> Self {
+        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubernetes");
+        let read = |file: &str| std::fs::read_to_string(deploy.join(file)).expect("the manifest is there");
+        let base = read("base/admission-node-facts.yaml");
+        let mut policy: Value = serde_saphyr::from_str(base.split("\n---\n").next().expect("a policy")).expect("YAML");
+        let component: Value =
+            serde_saphyr::from_str(&read(&format!("components/cidrs-{source}/kustomization.yaml"))).expect("YAML");
+        let patches: Vec<Value> = serde_saphyr::from_str(&text(&component["patches"][1]["patch"])).expect("a patch");
+        for patch in &patches {
+            let path = text(&patch["path"]);
+            match text(&patch["op"]).as_str() {
+                "test" => assert_eq!(policy.pointer(&path), Some(&patch["value"]), "{path}"),
+                "replace" => *policy.pointer_mut(&path).expect("it is there") = patch["value"].clone(),
+                "remove" => {
+                    let (list, number) = path.rsplit_once('/').expect("a path");
+                    let list = policy.pointer_mut(list).and_then(Value::as_array_mut).expect("a list");
+                    list.remove(number.parse().expect("a number"));
+                }
+                other => panic!("{other} is not known here"),
+            }
+        }
+        Self::of(&policy["spec"])
+    }
+
+    fn of(spec: &Value) -> Self {
         assert_eq!(spec["failurePolicy"], "Fail");
         let all = |key: &str| spec[key].as_array().into_iter().flatten();
         Self {

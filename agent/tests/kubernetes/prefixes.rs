@@ -267,7 +267,9 @@ fn what_calico_took_back_the_node_gives_back_in_kubernetes_and_claims_what_is_ne
         let mut a = Node::start(cluster.config(), record("a", "192.0.2.1"), first, Known::default());
         let all = ["10.1.0.0/26", "10.1.0.64/26", "10.1.0.192/26"];
         a.until("all are its own", |a| all.iter().all(|cidr| a.owner(cidr).is_some())).await;
-        a.should_have(given(&["10.1.0.64/26", "10.1.0.128/26"]));
+        a.should_have(given(&["10.1.0.64/26", "10.1.0.128/26", "192.0.2.9/32"]));
+        a.until("an address that is no Pod's is refused", |a| a.says("192.0.2.9/32 is not inside")).await;
+        assert!(cluster.api.get(BLOCKS, "192-0-2-9-32").is_none(), "its block was made");
         a.until("the new one is its own", |a| a.owner("10.1.0.128/26").is_some()).await;
         cluster.until("the other is given back", |api| api.get(BLOCKS, "10-1-0-0-26").is_none()).await;
         assert!(cluster.api.get(BLOCKS, "10-1-0-64-26").is_some(), "what it still has");

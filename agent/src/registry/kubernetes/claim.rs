@@ -14,7 +14,7 @@ use super::store::Block;
 use super::{Fault, Registry};
 use crate::cidrs;
 use crate::config::Cidrs;
-use crate::registry::etcd::{Given, Want, choose, missing};
+use crate::registry::etcd::{AllocateError, Given, Want, choose, missing};
 use crate::registry::jitter;
 
 /// Prefixes are looked at again after the first of these, or ever later up to the last while something was written each
@@ -176,11 +176,16 @@ impl Registry {
         let mut taken: Vec<Given> = blocks.iter().map(|block| (block.cidr, Some(block.node.clone()))).collect();
         taken.extend(self.known.owners.iter().map(|(cidr, owner)| (*cidr, Some(owner.clone()))));
         let mut lacking = Vec::new();
+        let is_given = matches!(wanted, Cidrs::Given(_));
         let wanted = wanted.remembering(|cidr| self.known.owners.get(cidr) == Some(node));
         for want in
             missing(&own, &wanted, &cluster.networks).into_iter().flat_map(|want| self.remembered(want, cluster))
         {
             match choose(&want, node, &taken, &cluster.networks) {
+                // The objects of a CNI give no address outside: its block would be an administrator's grant once it lost its owner.
+                Ok(cidr) if is_given && !cluster.networks.iter().any(|network| network.contains(&cidr)) => {
+                    problems.push(AllocateError::Outside(cidr).to_string());
+                }
                 Ok(cidr) => lacking.push(cidr),
                 Err(error) => problems.push(error.to_string()),
             }

@@ -124,8 +124,10 @@ capabilities:
 {{- $_ := set $condition "expression" (replace "'system:serviceaccount:warren-system:warren'" $account $condition.expression) -}}
 {{- end -}}
 {{- if and (eq $object.kind "ValidatingAdmissionPolicy") (eq $object.metadata.name "warren-node-facts") (eq (include "warren.compare" $root) "addresses") -}}
-{{- /* As components/cidrs-calico and cidrs-cilium: all rules but those that look at the Node's podCIDRs. */ -}}
-{{- $kept := list -}}
+{{- /* As components/cidrs-calico and cidrs-cilium: all rules but those that look at the Node's podCIDRs, and no single addresses. */ -}}
+{{- $single := "variables.isOther || !variables.isBlock || !object.spec.cidr.endsWith(object.spec.cidr.contains(':') ? '/128' : '/32')" -}}
+{{- $says := "object.spec.cidr + ' is a single address, which an administrator alone grants'" -}}
+{{- $kept := list (dict "expression" $single "messageExpression" $says) -}}
 {{- range $rule := $object.spec.validations -}}
 {{- if not (contains "variables.given" $rule.expression) -}}
 {{- $kept = append $kept $rule -}}
