@@ -10,6 +10,9 @@ use warren_overlay::record::NodeName;
 
 use super::super::object::Object;
 
+/// The largest blocks that Calico gives out (IPPool `blockSize`), by prefix length: one object does not take away all there is.
+const LARGEST: (u8, u8) = (20, 116);
+
 #[derive(Deserialize)]
 struct Affinity {
     state: String,
@@ -79,7 +82,9 @@ impl Affinity {
     }
 
     fn block(&self) -> Option<IpNet> {
-        self.cidr.parse().ok().filter(|block: &IpNet| block.addr() == block.network())
+        let is_whole = |block: &IpNet| block.addr() == block.network();
+        let is_small = |block: &IpNet| block.prefix_len() >= if block.addr().is_ipv6() { LARGEST.1 } else { LARGEST.0 };
+        self.cidr.parse().ok().filter(|block| is_whole(block) && is_small(block))
     }
 }
 
@@ -101,7 +106,7 @@ fn is_block(text: &str) -> bool {
 }
 
 fn damaged(object: &Object) -> String {
-    format!("the BlockAffinity {:?} of Calico is damaged and ignored: is its cidr a prefix?", object.name)
+    format!("the BlockAffinity {:?} of Calico is damaged and ignored: is its cidr the prefix of a block?", object.name)
 }
 
 #[cfg(test)]

@@ -52,6 +52,8 @@ fn a_block_is_lost_only_when_it_is_given_back_or_another_node_has_it() {
         affinity("b", "10.1.4.64/26", |_| {}),
         affinity("b", "10.1.5.0/26", spec("state", "pending".into())),
         affinity("b", "10.1.6.0/26", spec("type", "virtual".into())),
+        affinity("b", "0.0.0.0/0", |_| {}),
+        affinity("b", "10.1.0.0/19", |_| {}),
     ];
     let had: BTreeSet<IpNet> = (0..8).map(|third| format!("10.1.{third}.0/26").parse().expect("a prefix")).collect();
     let had = &had | &nets(&["10.1.4.0/24"]);
@@ -64,7 +66,15 @@ fn a_block_is_lost_only_when_it_is_given_back_or_another_node_has_it() {
 fn a_damaged_affinity_of_this_node_is_named_and_harms_no_other() {
     let with = |spec: Value| move |object: &mut Value| object["spec"] = spec;
     let said = |cidr: &str| json!({"cidr": cidr, "deleted": "false", "node": "a", "state": "confirmed"});
-    for spec in [json!(null), json!(7), json!({"node": "a"}), said("ten"), said("10.1.0.1/26"), said("10.1.0.0")] {
+    for spec in [
+        json!(null),
+        json!(7),
+        json!({"node": "a"}),
+        said("ten"),
+        said("10.1.0.1/26"),
+        said("10.1.0.0"),
+        said("10.0.0.0/8"),
+    ] {
         let all = [affinity("a", "10.1.0.0/26", with(spec.clone())), affinity("a", "10.1.0.64/26", |_| {})];
         let Said { blocks, problems, .. } = super::said(all.iter(), &node(), &nets(&[]));
         assert_eq!(blocks, nets(&["10.1.0.64/26"]), "{spec}");
