@@ -469,7 +469,7 @@ impl Exchange {
         if self.peer_boot.take_if(|known| *known < boot).is_none() {
             return Vec::new();
         }
-        self.not_before = Duration::ZERO;
+        (self.not_before, self.failure) = (Duration::ZERO, None);
         self.abandon().into_iter().chain([Action::Purge]).collect()
     }
 

@@ -95,11 +95,9 @@ async fn agreed(
     loop {
         let report = dataplane.peers().into_iter().find(|peer| peer.name == *name)?;
         let hopeful = stance != Associations::Off && report.speaks_associations && report.handshake_age.is_some();
-        let passing = match report.association {
-            Ok(association) => association.lanes < workers,
-            Err(obstacle) => obstacle.is_passing(),
-        };
-        if !hopeful || !passing || started.elapsed() >= patience {
+        // What failed before may have been of another time: whatever is in the way is tried once more.
+        let complete = report.association.is_ok_and(|association| association.lanes >= workers);
+        if !hopeful || complete || started.elapsed() >= patience {
             return Some(report);
         }
         if report.association.is_err() {

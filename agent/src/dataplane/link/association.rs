@@ -38,13 +38,6 @@ pub enum Obstacle {
     NoSuite,
 }
 
-impl Obstacle {
-    /// It goes away by itself within seconds, once an association is wanted.
-    pub fn is_passing(self) -> bool {
-        matches!(self, Self::Unwanted | Self::Agreeing | Self::Trying)
-    }
-}
-
 impl Link {
     /// What bulk data goes on.
     pub(in crate::dataplane) fn association(&self, now: Duration) -> Option<Association> {
