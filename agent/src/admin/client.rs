@@ -1,9 +1,13 @@
 //! The command line's end of the admin socket.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
 use super::{Answer, Question, REPLY_MAX, SOCKET};
 
@@ -47,11 +51,14 @@ pub enum Presence {
 /// # Errors
 /// When the system does not let us see.
 pub fn presence(run_dir: &Path) -> io::Result<Presence> {
-    match UnixStream::connect(run_dir.join(SOCKET)) {
-        Ok(_) => Ok(Presence::Runs),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(Presence::Killed),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Presence::Ended),
-        Err(error) => Err(error),
+    let (flags, path) = (SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, run_dir.join(SOCKET));
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    match connect(socket.as_raw_fd(), &UnixAddr::new(&path)?) {
+        // Its queue is full: it hangs.
+        Ok(()) | Err(Errno::EAGAIN) => Ok(Presence::Runs),
+        Err(Errno::ECONNREFUSED) => Ok(Presence::Killed),
+        Err(Errno::ENOENT) => Ok(Presence::Ended),
+        Err(error) => Err(error.into()),
     }
 }
 

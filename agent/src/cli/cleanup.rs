@@ -16,7 +16,7 @@ use crate::host::Host;
 /// Between two looks at an agent that still runs.
 const LOOK: Duration = Duration::from_millis(100);
 /// Who was killed may be started again by systemd or the kubelet, at once or after a first pause of theirs.
-const RETURN: Duration = Duration::from_secs(10);
+const RETURN: Duration = Duration::from_secs(20);
 
 /// What stands behind `warren cleanup`.
 #[derive(Clone, Copy, Debug, Default, Args)]
@@ -31,6 +31,8 @@ pub(super) fn run(command: Command, config: &Config) -> Result<u8, String> {
         None => refuse_beneath_an_agent(config)?,
         Some(seconds) => wait_for_its_end(config, seconds.map(Duration::from_secs))?,
     }
+    // Of one that was killed. Later the path may be a successor's.
+    let _ = std::fs::remove_file(config.node.run_dir.join(admin::SOCKET));
     // A gate without its guard would let no Pod start.
     for what in cni::remove(&config.node.cni_dir, &config.node.state_dir)? {
         say(format_args!("removed {what}"));
@@ -42,8 +44,14 @@ pub(super) fn run(command: Command, config: &Config) -> Result<u8, String> {
     for what in removed.map_err(|error| error.to_string())? {
         say(format_args!("removed {what}"));
     }
-    let _ = std::fs::remove_file(config.node.run_dir.join(admin::SOCKET));
-    Ok(OK)
+    match look(config)? {
+        Presence::Ended => Ok(OK),
+        Presence::Runs | Presence::Killed => Err(
+            "an agent was started meanwhile, and has put back what was removed or misses some of it: stop it for good, and \
+             try again"
+                .to_owned(),
+        ),
+    }
 }
 
 fn look(config: &Config) -> Result<Presence, String> {
@@ -147,7 +155,7 @@ mod tests {
     #[test]
     fn one_that_was_killed_may_come_back_for_a_while() {
         use Presence::{Killed, Runs};
-        let looks = [(0, Killed), (9, Killed), (9, Runs), (10, Killed), (19, Killed), (20, Killed)];
+        let looks = [(0, Killed), (19, Killed), (19, Runs), (20, Killed), (39, Killed), (40, Killed)];
         let said = verdicts(None, &looks);
         assert!(said[..5].iter().all(|verdict| *verdict == Verdict::Wait), "{said:?}");
         assert_eq!(said[5], Verdict::Over);

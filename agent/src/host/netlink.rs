@@ -78,7 +78,9 @@ impl Netlink {
     }
 
     pub(super) async fn delete_link(&self, link: &Link) -> Result<(), HostError> {
-        self.0.link().del(link.index).execute().await.map_err(refused("delete the device"))
+        // Its agent may be ending just now, and the device with it.
+        let deleted = self.0.link().del(link.index).execute().await;
+        tolerate(deleted, &[ENODEV]).map_err(refused("delete the device"))
     }
 
     /// Every address of the host, or of one device.
