@@ -12,6 +12,7 @@
 //! ```
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -293,10 +294,14 @@ impl Rules<'_> {
     }
 }
 
-/// Other nodes' own addresses, to which Pods' packets go by the device.
+/// Other nodes' own addresses, to which Pods' packets go by the device and no other way: the tables of answers end in
+/// nothing, and in `permissive` a node that was never reached is reached in clear.
 fn peers(desired: &Desired) -> BTreeSet<IpNet> {
     let others = desired.peer_addresses.keys().filter(|address| !desired.node_addresses.contains(address));
-    others.filter(|address| !in_overlay(desired, address)).map(|address| IpNet::from(*address)).collect()
+    let sealed =
+        |address: &&IpAddr| desired.enforcement == Enforcement::Strict || desired.proven_nodes.contains(address);
+    let others = others.filter(|address| !in_overlay(desired, address)).filter(sealed);
+    others.map(|address| IpNet::from(*address)).collect()
 }
 
 fn number(v6: bool) -> u8 {
