@@ -90,7 +90,7 @@ pub async fn allocate(
     for _ in 0..ATTEMPTS {
         let order = order(client, keys).await?;
         let mut taken = allocations(client, keys).await?;
-        if let Some(cidr) = already(want, node, &taken) {
+        if let Some(cidr) = already(want, node, &taken, networks) {
             return Ok(cidr);
         }
         taken.extend(owners.iter().map(|(cidr, owner)| (*cidr, Some(owner.clone()))));
@@ -208,12 +208,17 @@ fn overlap(a: &IpNet, b: &IpNet) -> bool {
 }
 
 /// What of this the node already has.
-fn already(want: &Want, node: &NodeName, taken: &[Given]) -> Option<IpNet> {
+fn already(want: &Want, node: &NodeName, taken: &[Given], networks: &BTreeSet<IpNet>) -> Option<IpNet> {
     let mut own = taken.iter().filter(|(_, owner)| owner.as_ref() == Some(node)).map(|(cidr, _)| *cidr);
     match *want {
         Want::This(wanted) => own.find(|cidr| *cidr == wanted),
-        Want::Any { v6, .. } => own.find(|cidr| cidr.addr().is_ipv6() == v6),
+        Want::Any { v6, .. } => own.find(|cidr| is_for_pods(cidr, v6, networks)),
     }
+}
+
+/// Is it a prefix of the cluster network, and no grant of an address beside it?
+fn is_for_pods(cidr: &IpNet, v6: bool, networks: &BTreeSet<IpNet>) -> bool {
+    cidr.addr().is_ipv6() == v6 && networks.iter().any(|network| network.contains(cidr))
 }
 
 /// What the node should have and has not.
@@ -225,7 +230,7 @@ pub(in crate::registry) fn missing(own: &[IpNet], cidrs: &Cidrs, networks: &BTre
         }
         Cidrs::Auto { length } => {
             let families: BTreeSet<bool> = networks.iter().map(|network| network.addr().is_ipv6()).collect();
-            let lacking = families.into_iter().filter(|v6| !own.iter().any(|given| given.addr().is_ipv6() == *v6));
+            let lacking = families.into_iter().filter(|v6| !own.iter().any(|given| is_for_pods(given, *v6, networks)));
             lacking.map(|v6| Want::Any { v6, length: if v6 { length.1 } else { length.0 } }).collect()
         }
         // Only the registry of Kubernetes knows.
@@ -302,11 +307,22 @@ mod tests {
     fn what_a_node_has_it_is_given_again() {
         let me: NodeName = "me".parse().unwrap();
         let taken = vec![(net("10.2.0.0/24"), None), (net("10.1.0.0/24"), Some(me.clone()))];
-        let own = Some(net("10.1.0.0/24"));
-        assert_eq!(already(&Want::Any { v6: false, length: 24 }, &me, &taken), own);
-        assert_eq!(already(&Want::This(net("10.1.0.0/24")), &me, &taken), own);
+        let (own, networks) = (Some(net("10.1.0.0/24")), [net("10.0.0.0/8")].into());
+        assert_eq!(already(&Want::Any { v6: false, length: 24 }, &me, &taken, &networks), own);
+        assert_eq!(already(&Want::This(net("10.1.0.0/24")), &me, &taken, &networks), own);
         for not_had in [Want::Any { v6: true, length: 64 }, Want::This(net("10.1.0.0/16"))] {
-            assert_eq!(already(&not_had, &me, &taken), None);
+            assert_eq!(already(&not_had, &me, &taken, &networks), None);
         }
+    }
+
+    #[test]
+    fn an_address_that_a_node_was_granted_is_no_prefix_for_its_pods() {
+        let (me, networks): (NodeName, _) = ("me".parse().unwrap(), [net("10.0.0.0/8")].into());
+        let taken = vec![(net("192.0.2.12/32"), Some(me.clone()))];
+        assert_eq!(already(&Want::Any { v6: false, length: 24 }, &me, &taken, &networks), None);
+        assert_eq!(already(&Want::This(net("192.0.2.12/32")), &me, &taken, &networks), Some(net("192.0.2.12/32")));
+        let auto = Cidrs::Auto { length: (24, 64) };
+        assert_eq!(missing(&[net("192.0.2.12/32")], &auto, &networks), [Want::Any { v6: false, length: 24 }]);
+        assert_eq!(missing(&[net("10.1.0.0/24")], &auto, &networks), []);
     }
 }
