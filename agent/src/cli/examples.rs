@@ -17,8 +17,11 @@ Exit codes: 0 all is well, 1 it runs but something is wrong, 2 it failed, 64 the
 /// The verb, and command lines as one would type them.
 const EXAMPLES: &[(&str, &str)] = &[
     ("up", "warren up --config /etc/warren/warren.toml\nwarren up --node-name node-a --set overlay.mode=nodes"),
-    ("keygen", "(umask 077; warren keygen > /var/lib/warren/private.key)"),
-    ("pubkey", "warren pubkey < /var/lib/warren/private.key\nwarren keygen | tee private.key | warren pubkey"),
+    ("keygen", "install -d -m 0700 /var/lib/warren\n(umask 077; warren keygen > /var/lib/warren/private.key)"),
+    (
+        "pubkey",
+        "warren pubkey < /var/lib/warren/private.key\n(umask 077; warren keygen | tee private.key | warren pubkey)",
+    ),
     ("cluster", "warren cluster init --endpoints https://192.0.2.1:2379 --network 10.0.0.0/8"),
     (
         "cluster init",

@@ -195,7 +195,7 @@ pub(super) fn config(config: &Config) -> u8 {
     say(format_args!("node {} with CIDRs: {cidrs}", config.node.name));
     say(format_args!("device {}, UDP port {}", config.overlay.device, config.underlay.port));
     say(format_args!("registry: {}", registry(config)));
-    say(format_args!("{} static peers", config.peers.len()));
+    say(format_args!("static peers: {}", config.peers.len()));
     for (key, origin) in &config.overridden {
         say(format_args!("{key} is set by {origin}"));
     }

@@ -28,7 +28,8 @@ impl Control {
         let found = self.peers.iter().find(|(name, _)| name.as_str() == peer);
         let Some((name, spec)) = found.map(|(name, spec)| (name.clone(), spec.clone())) else {
             let known: Vec<_> = self.peers.keys().map(NodeName::as_str).collect();
-            let _ = reply.send(Err(format!("no peer is called {peer:?}; the peers are: {}", known.join(", "))));
+            let known = if known.is_empty() { "there are none".to_owned() } else { known.join(", ") };
+            let _ = reply.send(Err(format!("no peer is called {peer:?}; the peers are: {known}")));
             return;
         };
         let destination = destination(&spec);

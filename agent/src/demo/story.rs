@@ -97,7 +97,10 @@ impl Story<'_> {
         })?;
         let pings = self.screen.step("pinging", || {
             let pings = ping::all(world, self.stop)?;
-            Ok((pings, format!("{} of {} pings answered, every Pod to every other node's", pings.received, pings.sent)))
+            let lost = if pings.received < pings.sent { ": some were LOST" } else { "" };
+            let said =
+                format!("{} of {} pings answered, every Pod to every other node's{lost}", pings.received, pings.sent);
+            Ok((pings, said))
         })?;
         mesh(&running.ready(world, self.stop)?).iter().for_each(|line| self.screen.line(line));
         let tunnel = capture.tunnel();
