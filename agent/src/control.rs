@@ -34,7 +34,7 @@ use crate::admin;
 use crate::cidrs::Given;
 use crate::config::{Cidrs, Config};
 use crate::dataplane::Dataplane;
-use crate::host::Host;
+use crate::host::{Host, VxlanSocket};
 use crate::proven::Proven;
 use crate::registry::cache::Cached;
 use crate::registry::{self, Health};
@@ -97,6 +97,8 @@ struct Control {
     host: Host,
     underlay_devices: BTreeSet<String>,
     gateways: BTreeSet<IpAddr>,
+    /// Where the VXLAN devices of this host take datagrams.
+    vxlan: BTreeSet<VxlanSocket>,
     hold: Hold,
     statics: Vec<StaticPeer>,
     snapshot: Option<Arc<Snapshot>>,

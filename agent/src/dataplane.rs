@@ -25,7 +25,7 @@ mod snapshot;
 mod strays;
 mod worker;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -41,7 +41,7 @@ use warren_crypto::{PrivateKey, PublicKey};
 use warren_io::{Tun, TunConfig, TunQueue, UdpConfig, UdpSocket, Waker};
 use warren_overlay::forward::Drops;
 use warren_overlay::mesh::PeerSpec;
-use warren_overlay::offload::Takes;
+use warren_overlay::offload::{Takes, samples_of_tunnels};
 use warren_overlay::record::NodeName;
 
 use crate::config::{Associations, Offload};
@@ -157,7 +157,9 @@ fn queues(tun: Tun) -> Queues {
 }
 
 fn takes(tun: &Tun) -> Takes {
-    Takes { checksums: tun.queues.iter().all(TunQueue::has_vnet), tcp: tun.tso, udp: tun.uso }
+    let checksums = tun.queues.iter().all(TunQueue::has_vnet);
+    let tunnels = tun.tso && tun.uso && samples_of_tunnels().iter().all(|sample| tun.queues[0].would_take(sample));
+    Takes { checksums, tcp: tun.tso, udp: tun.uso, tunnels }
 }
 
 /// The running data path. Dropping it stops and joins every thread and closes the device.
@@ -231,10 +233,12 @@ impl Dataplane {
         Ok(())
     }
 
-    /// Makes these the peers and `local` this node's prefixes. Sessions of peers that stay are kept.
-    pub fn apply(&self, peers: &BTreeMap<NodeName, PeerSpec>, local: &[IpNet]) {
+    /// Makes these the peers, `local` this node's prefixes, and `vteps` where it takes VXLAN apart. Sessions of peers that stay
+    /// are kept.
+    pub fn apply(&self, peers: &BTreeMap<NodeName, PeerSpec>, local: &[IpNet], vteps: BTreeSet<SocketAddr>) {
         let now = self.shared.snapshot.load();
-        let next = now.with(peers, local, &self.shared.identity, (self.shared.options.mtu, self.shared.sockets.len()));
+        let (identity, size) = (&self.shared.identity, (self.shared.options.mtu, self.shared.sockets.len()));
+        let next = now.with(peers, (local, vteps), identity, size);
         self.remember_gone(&now, &next);
         self.shared.snapshot.store(Arc::new(next));
         self.clerk.look();

@@ -17,6 +17,7 @@ mod rule;
 mod survey;
 pub(crate) mod sysctl;
 mod used;
+mod vxlan;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -38,6 +39,7 @@ use monitor::{Ears, Repairs};
 use netlink::Netlink;
 pub use survey::{Survey, survey};
 use sysctl::Sysctls;
+pub use vxlan::VxlanSocket;
 
 /// Everything the host should be, computed by the control plane from the mesh and the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]

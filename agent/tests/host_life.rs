@@ -96,6 +96,33 @@ fn the_underlay_is_what_leads_to_other_nodes() {
 
 #[test]
 #[ignore = "needs root"]
+fn vxlan_ends_where_a_device_that_is_up_has_its_sockets() {
+    Space::enter(|space| async move {
+        ip("link add v4 type vxlan id 1 local 192.168.77.1 dstport 8472");
+        ip("link add v6 type vxlan id 2 local fd77::1 dstport 4789");
+        ip("link add both type vxlan external dstport 8473");
+        ip("link add down type vxlan id 4 dstport 8474");
+        ip("link add bridge0 type bridge");
+        ip("link add lower type veth peer name other");
+        ip("link set lower master bridge0");
+        ip("link add part type vxlan id 5 dev lower dstport 8475");
+        for device in ["v4", "v6", "both", "lower", "part"] {
+            ip(&format!("link set {device} up"));
+        }
+        let host = space.host();
+        let sockets = || async {
+            let found = host.discover(None).await.expect("discovers").vxlan;
+            found.iter().map(|socket| (socket.port, socket.v6)).collect::<Vec<_>>()
+        };
+        assert_eq!(sockets().await, [(4789, true), (8472, false), (8473, false), (8473, true)]);
+        ip("link set both down");
+        ip("link del v6");
+        assert_eq!(sockets().await, [(8472, false)]);
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
 fn the_path_mtu_is_that_of_the_route_our_datagrams_take() {
     Space::enter(|space| async move {
         let mut wanted = desired();

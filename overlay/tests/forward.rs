@@ -14,7 +14,7 @@ use warren_overlay::packet::View;
 
 const MTU: usize = 1440;
 const PEER: u32 = 3;
-const ALL: Takes = Takes { checksums: true, tcp: true, udp: true };
+const ALL: Takes = Takes { checksums: true, tcp: true, udp: true, tunnels: true };
 
 /// A session without secrets: 16 bytes of header, the packet, 16 bytes of tag.
 #[derive(Default)]

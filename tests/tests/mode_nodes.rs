@@ -145,20 +145,27 @@ fn a_vxlan_of_the_cni_carries_pods_inside_the_tunnel() {
 }
 
 #[test]
-fn superpackets_of_a_vxlan_pass_the_device_whole_with_and_without_outer_checksums() {
-    for checksum in ["udpcsum", "noudpcsum"] {
-        let Pair { pods, nodes, sniffer, .. } = &mut pair_beneath_a_cni(Plan::default());
+fn superpackets_of_a_vxlan_pass_the_device_and_the_vxlan_whole_with_and_without_outer_checksums() {
+    let without = "udp6zerocsumtx udp6zerocsumrx";
+    for (underlay, checksum) in
+        [(Family::V4, "udpcsum"), (Family::V4, "noudpcsum"), (Family::V6, ""), (Family::V6, without)]
+    {
+        let plan = Plan { underlay, ..Plan::default() };
+        let Pair { pods, nodes, sniffer, .. } = &mut pair_beneath_a_cni(plan);
         for (own, other) in [(0, 1), (1, 0)] {
-            vxlan(&nodes[own], &nodes[other], 1390, checksum);
+            vxlan(&nodes[own], &nodes[other], 1350, checksum);
         }
         sniffer.headers_only();
-        let before = nodes.each_ref().map(frames);
+        let count = |device| nodes.each_ref().map(|node| frames(node, device));
+        let (before, taken_before) = (count("warren0"), count("flannel0"));
         transfer(pods[0].namespace(), pods[1].namespace(), pods[1].address(), 100);
-        let after = nodes.each_ref().map(frames);
+        let (after, taken_after) = (count("warren0"), count("flannel0"));
         let read = mean(before[0].0, after[0].0);
         // The kernel hands them over since then.
         if linux_is_at_least([6, 17]) {
             assert!(read > 4000, "{checksum}: frames of {read} bytes off the device");
+            let taken = mean(taken_before[1].1, taken_after[1].1);
+            assert!(taken > 4000, "{checksum}: the VXLAN gets {taken} bytes at once");
         }
         let written = mean(before[1].1, after[1].1);
         assert!(written > 4000, "{checksum}: frames of {written} bytes onto the device");
@@ -166,10 +173,10 @@ fn superpackets_of_a_vxlan_pass_the_device_whole_with_and_without_outer_checksum
     }
 }
 
-/// Frames and bytes that the agent read off the device, and that it wrote.
-fn frames(node: &Node) -> ([u64; 2], [u64; 2]) {
+/// Frames and bytes that the kernel sent by the device, and that came by it.
+fn frames(node: &Node, device: &str) -> ([u64; 2], [u64; 2]) {
     let of = |name: &str| {
-        let path = format!("/sys/class/net/warren0/statistics/{name}");
+        let path = format!("/sys/class/net/{device}/statistics/{name}");
         node.namespace().run(&["cat", &path]).trim().parse().expect("a number")
     };
     ([of("tx_packets"), of("tx_bytes")], [of("rx_packets"), of("rx_bytes")])

@@ -14,7 +14,7 @@ use super::Control;
 use super::desired::{Facts, desired, overhead, protected};
 use crate::config::{Associations, Cidrs, Config};
 use crate::dataplane::ASSOCIATIONS;
-use crate::host::{Desired, HostError};
+use crate::host::{Desired, HostError, VxlanSocket};
 use crate::registry::cache::{Cache, Cached};
 
 /// How often the kernel is asked whether our routes still win.
@@ -50,7 +50,7 @@ impl Control {
         }
         self.count_in_clear();
         // Routes before tunnels would blackhole for a moment, tunnels before routes do nothing: tunnels first.
-        self.dataplane.apply(&self.peers, &self.local_prefixes());
+        self.dataplane.apply(&self.peers, &self.local_prefixes(), self.vteps());
         let routed = self.host.route(&desired).await;
         if self.note(routed.map(drop)) {
             self.publish_record();
@@ -124,6 +124,16 @@ impl Control {
     fn local_prefixes(&self) -> Vec<IpNet> {
         let addresses = self.accepted_addresses().into_iter().chain(self.config.overlay.address.iter().copied());
         self.mesh.own_cidrs.iter().copied().chain(addresses.map(IpNet::from)).collect()
+    }
+
+    /// Where the kernel of this host takes VXLAN apart.
+    fn vteps(&self) -> BTreeSet<SocketAddr> {
+        let addresses = self.accepted_addresses();
+        let at = |socket: &VxlanSocket| {
+            let (v6, port) = (socket.v6, socket.port);
+            addresses.iter().filter(move |to| to.is_ipv6() == v6).map(move |to| SocketAddr::new(*to, port))
+        };
+        self.vxlan.iter().flat_map(at).collect()
     }
 
     /// Each peer with the MTU of the way to its first endpoint.

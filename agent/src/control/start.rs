@@ -57,6 +57,7 @@ impl Control {
             public_key,
             underlay_devices: underlay.devices.keys().cloned().collect(),
             gateways: underlay.gateways,
+            vxlan: underlay.vxlan,
             mtu,
             workers,
             suites: suites(config.overlay.suite),

@@ -12,12 +12,14 @@ use crate::config::Config;
 use crate::host::Underlay;
 
 impl Control {
-    /// Looks again; true when devices or addresses changed. A device is never given up while it exists: it may only be
+    /// Looks again; true when devices, addresses or where VXLAN ends changed. A device is never given up while it exists: it may only be
     /// without an address for the moment, and the guard must not blink.
     pub(super) async fn look_at_underlay(&mut self) -> bool {
         let Ok(found) = self.host.discover(self.config.underlay.devices.as_ref()).await else { return false };
         let overlay = overlay_networks(&self.config, Some(&self.cluster()), &self.mesh.own_cidrs);
         self.gateways.clone_from(&found.gateways);
+        let vxlan_changed = self.vxlan != found.vxlan;
+        self.vxlan.clone_from(&found.vxlan);
         let named: BTreeSet<_> = found.devices.keys().cloned().collect();
         let underlay = without_pods(&self.config, &overlay, found);
         let mut devices: BTreeSet<_> = underlay.devices.keys().cloned().collect();
@@ -34,7 +36,7 @@ impl Control {
             self.underlay_devices = devices;
             return true;
         }
-        moved
+        moved | vxlan_changed
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the workers read: the forwarding table and the peers by slot. Immutable; a new one is swapped in.
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -41,7 +41,7 @@ impl Snapshot {
     pub(super) fn with(
         &self,
         peers: &BTreeMap<NodeName, PeerSpec>,
-        local: &[IpNet],
+        (local, vteps): (&[IpNet], BTreeSet<SocketAddr>),
         identity: &Identity,
         (mtu, workers): (u16, usize),
     ) -> Self {
@@ -68,7 +68,7 @@ impl Snapshot {
             slots[free] = Some(Arc::new(Peer::new(free as Slot, spec.clone(), identity, mtu, workers)));
         }
         let remote = slots.iter().flatten().flat_map(|peer| prefixes(peer.spec()).map(|prefix| (prefix, peer.slot())));
-        let table = Table::new(remote, local.iter().copied());
+        let table = Table::new(remote, local.iter().copied()).with_vteps(vteps);
         let by_key = slots.iter().flatten().map(|peer| (peer.spec().public_key, peer.slot())).collect();
         Self { table, slots, by_key, generation: self.generation + 1 }
     }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use rtnetlink::packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteMetric};
 
 use super::netlink::{Address, Link, Netlink};
+use super::vxlan::{self, VxlanSocket};
 use super::{HostError, route};
 
 /// The kernel's own main table.
@@ -35,6 +36,8 @@ pub struct Underlay {
     pub devices: BTreeMap<String, UnderlayDevice>,
     /// Where default routes lead.
     pub gateways: BTreeSet<IpAddr>,
+    /// Where VXLAN devices of this host take datagrams.
+    pub vxlan: BTreeSet<VxlanSocket>,
 }
 
 /// One device that leads to other nodes.
@@ -73,7 +76,7 @@ pub(super) async fn discover(netlink: &Netlink, names: Option<&BTreeSet<String>>
         let mtu = u16::try_from(link.mtu).unwrap_or(u16::MAX);
         (link.name.clone(), UnderlayDevice { mtu, addresses: own(link, &addresses) })
     });
-    Ok(Underlay { devices: devices.collect(), gateways })
+    Ok(Underlay { devices: devices.collect(), gateways, vxlan: vxlan::sockets(&links) })
 }
 
 async fn default_routes(netlink: &Netlink) -> Result<Vec<RouteMessage>, HostError> {

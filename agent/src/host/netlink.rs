@@ -14,6 +14,7 @@ use rtnetlink::{Handle, IpVersion, LinkMessageBuilder, LinkUnspec};
 use super::HostError;
 use super::route::Route;
 use super::rule::Rule;
+use super::vxlan::Vxlan;
 
 // errno-base.h: what the kernel answers for what is not there.
 const ENOENT: i32 = 2;
@@ -35,6 +36,8 @@ pub(super) struct Link {
     pub(super) controlled: bool,
     /// `tun`, `veth`, `bridge`, ...; empty for hardware.
     pub(super) kind: String,
+    /// Where it takes datagrams, if it is a VXLAN.
+    pub(super) vxlan: Option<Vxlan>,
 }
 
 /// An address on a device.
@@ -205,6 +208,7 @@ impl From<&LinkMessage> for Link {
             loopback: message.header.flags.contains(LinkFlags::Loopback),
             controlled: false,
             kind: String::new(),
+            vxlan: Vxlan::of(message),
         };
         for attribute in &message.attributes {
             match attribute {

@@ -100,7 +100,11 @@ impl Default for Pipeline {
     fn default() -> Self {
         let prefix = |n: u8| ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, n, 0, 0), 24).into();
         let table = Table::new([(prefix(1), 0)], [prefix(2)]);
-        Self { batch: Batch::default(), inbound: Inbound::new(Takes { checksums: true, tcp: true, udp: true }), table }
+        Self {
+            batch: Batch::default(),
+            inbound: Inbound::new(Takes { checksums: true, tcp: true, udp: true, tunnels: true }),
+            table,
+        }
     }
 }
 

@@ -133,6 +133,14 @@ impl TunQueue {
         if written < 0 { Err(io::Error::last_os_error()) } else { Ok(written as usize) }
     }
 
+    /// Whether the kernel takes frames like this one: it looks at the header first and then at the device, which must not be
+    /// up yet (`tun_get_user`, drivers/net/tun.c), so that nothing arrives anywhere.
+    pub fn would_take(&self, frame: &[u8]) -> bool {
+        let Some((header, packet)) = frame.split_at_checked(VNET_HDR_LEN) else { return false };
+        let sent = self.send(&[IoSlice::new(header), IoSlice::new(packet)]);
+        sent.map_or_else(|error| error.raw_os_error() == Some(libc::EIO), |_| true)
+    }
+
     /// Whether an error of [`Self::recv`] means that the device is gone, deleted under us (`EBADFD`, drivers/net/tun.c).
     pub fn is_gone(error: &io::Error) -> bool {
         matches!(error.raw_os_error(), Some(libc::EBADFD))

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::{Open, Slot, Table};
 use crate::drops::DropReason;
 use crate::frame::{self, Kind};
-use crate::offload::{Coalescer, Takes, Write, may_be_bare, unmark};
+use crate::offload::{Coalescer, Opened, Takes, Write, may_be_bare, unmark};
 use crate::packet::View;
 
 /// A train, with room to spare for what is opened elsewhere than in its place.
@@ -18,20 +18,12 @@ const ARENA_LEN: usize = 6 * TRAIN_MAX;
 const PACKETS_MAX: usize = 128;
 const ALIGN: usize = 64;
 
-/// A packet in the arena.
-#[derive(Clone, Copy, Debug)]
-struct Packet {
-    start: usize,
-    view: View,
-    bare: bool,
-}
-
 /// The receive arena and the packets in it.
 #[derive(Debug)]
 pub struct Inbound {
     arena: Box<[u8]>,
     used: usize,
-    packets: Vec<Packet>,
+    packets: Vec<Opened>,
     coalescer: Coalescer,
     /// The last flow that passed the table; trains are mostly of one flow.
     passed: Option<(Slot, IpAddr, IpAddr)>,
@@ -129,7 +121,8 @@ impl Inbound {
             table.ingress(slot, view.source, view.destination)?;
             self.passed = Some(flow);
         }
-        self.packets.push(Packet { start, view, bare });
+        let to_vtep = table.to_vtep(packet, &view);
+        self.packets.push(Opened { start, view, bare, to_vtep });
         self.used = self.used.max(end.next_multiple_of(ALIGN)).min(self.arena.len());
         Ok(view.len)
     }
@@ -144,10 +137,15 @@ impl Inbound {
         self.packets.pop();
     }
 
+    /// From now on TCP inside of tunnels is joined as datagrams of the tunnel only.
+    pub fn join_no_tunnels(&mut self) {
+        self.coalescer.join_no_tunnels();
+    }
+
     /// Hands all packets, joined where they allow it, to `write`. Datagrams that are not opened yet stay.
     pub fn deliver(&mut self, mut write: impl FnMut(&mut [u8], &Write<'_>)) {
-        for Packet { start, view, bare } in self.packets.drain(..) {
-            self.coalescer.push(&mut self.arena, (start, view, bare), &mut write);
+        for packet in self.packets.drain(..) {
+            self.coalescer.push(&mut self.arena, packet, &mut write);
         }
         self.coalescer.flush(&mut self.arena, &mut write);
     }

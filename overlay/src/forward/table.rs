@@ -1,11 +1,12 @@
 //! The forwarding table: an immutable snapshot that the workers read.
 
-use std::net::IpAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
 use crate::drops::DropReason;
-use crate::packet;
+use crate::packet::{self, View};
 use crate::routes::Routes;
 
 /// A peer's number in this node; also its tunnel's number.
@@ -16,12 +17,28 @@ pub type Slot = u32;
 pub struct Table {
     remote: Routes<Slot>,
     local: Routes<()>,
+    vteps: BTreeSet<SocketAddr>,
 }
 
 impl Table {
     /// `remote`: the peers' prefixes and node addresses. `local`: this node's own.
     pub fn new(remote: impl IntoIterator<Item = (IpNet, Slot)>, local: impl IntoIterator<Item = IpNet>) -> Self {
-        Self { remote: Routes::new(remote), local: Routes::new(local.into_iter().map(|prefix| (prefix, ()))) }
+        let local = Routes::new(local.into_iter().map(|prefix| (prefix, ())));
+        Self { remote: Routes::new(remote), local, vteps: BTreeSet::new() }
+    }
+
+    /// The same, on a host whose kernel takes VXLAN apart at these addresses, its own, and UDP ports.
+    #[must_use]
+    pub fn with_vteps(self, vteps: BTreeSet<SocketAddr>) -> Self {
+        Self { vteps, ..self }
+    }
+
+    /// Whether this packet goes where this host takes VXLAN apart. That it is VXLAN is not said.
+    pub fn to_vtep(&self, packet: &[u8], view: &View) -> bool {
+        let is_udp = view.protocol == packet::UDP && !view.fragment && !self.vteps.is_empty();
+        let port = packet.get(view.transport + 2..view.transport + 4).filter(|_| is_udp);
+        port.map(|bytes| SocketAddr::new(view.destination, u16::from_be_bytes([bytes[0], bytes[1]])))
+            .is_some_and(|to| self.vteps.contains(&to))
     }
 
     /// Who gets a packet from `source` to `destination` that came out of the TUN.
@@ -49,5 +66,28 @@ impl Table {
             return Err(DropReason::SourceSpoofed);
         }
         self.local.lookup(destination).copied().ok_or(DropReason::DestinationNotOurs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_goes_to_a_vxlan_device_of_this_host_itself_goes_to_a_vtep() {
+        let own = |port| SocketAddr::from(([192, 0, 2, 1], port));
+        let table = Table::default().with_vteps([own(8472), own(4789)].into());
+        let to = |to: [u8; 4], protocol: u8, port: u16, fragment: u8| {
+            let mut packet = [0u8; 28];
+            (packet[0], packet[3], packet[6], packet[9]) = (0x45, 28, fragment, protocol);
+            packet[16..20].copy_from_slice(&to);
+            packet[22..24].copy_from_slice(&port.to_be_bytes());
+            table.to_vtep(&packet, &View::parse(&packet).unwrap())
+        };
+        assert!(to([192, 0, 2, 1], packet::UDP, 8472, 0) && to([192, 0, 2, 1], packet::UDP, 4789, 0));
+        assert!(!to([10, 42, 1, 2], packet::UDP, 8472, 0), "a Pod's");
+        assert!(!to([192, 0, 2, 1], packet::UDP, 8473, 0), "another port");
+        assert!(!to([192, 0, 2, 1], packet::TCP, 8472, 0), "another protocol");
+        assert!(!to([192, 0, 2, 1], packet::UDP, 8472, 0x20), "a fragment");
     }
 }

@@ -11,7 +11,8 @@
 //! Where the flow is inside of a UDP tunnel (VXLAN, Geneve), the headers are those of the tunnel and of the flow, and each
 //! segment is a datagram of the tunnel.
 
-use super::{Gso, Tunnel, VnetHeader, bare};
+use super::inner::{self, Inner};
+use super::{Gso, VnetHeader, bare};
 use crate::checksum::Sum;
 use crate::drops::DropReason;
 use crate::packet::{self, View};
@@ -23,14 +24,6 @@ const PADDING: usize = 16;
 
 const TCP_FIN_PSH: u8 = 0x01 | 0x08;
 const TCP_CWR: u8 = 0x80;
-
-/// The packet inside of a tunnel.
-#[derive(Clone, Copy, Debug)]
-struct Inner {
-    /// Where it starts in the outer packet.
-    start: usize,
-    view: View,
-}
 
 /// Yields the packets of one frame, padded, one after the other.
 #[derive(Debug)]
@@ -65,7 +58,7 @@ impl<'f> Cutter<'f> {
         if buf.len() < view.len + PADDING {
             return Err(DropReason::BadOffload);
         }
-        let inner = vnet.tunnel.map(|tunnel| inner(buf, &view, &vnet, tunnel)).transpose()?;
+        let inner = vnet.tunnel.map(|tunnel| inner::named(buf, &view, &vnet, tunnel)).transpose()?;
         let header_len = match inner {
             _ if vnet.gso == Gso::None => view.len,
             None => header_len(&buf[..view.len], &view, &vnet, HEADER_MAX)?,
@@ -193,20 +186,6 @@ fn is_partial(view: &View, vnet: &VnetHeader) -> bool {
         usize::from(vnet.csum_start) == view.transport && usize::from(vnet.csum_offset) == offset
     });
     bare::may_be_bare(view) && (vnet.gso != Gso::None || vnet.needs_csum && asked)
-}
-
-/// The packet inside of a tunnel fills the rest of the one around it.
-fn inner(buf: &[u8], view: &View, vnet: &VnetHeader, tunnel: Tunnel) -> Result<Inner, DropReason> {
-    let start = usize::from(tunnel.inner_network);
-    let outer = view.protocol == packet::UDP && !view.fragment && usize::from(tunnel.outer_transport) == view.transport;
-    if !outer || start < view.transport + 8 || start > view.len {
-        return Err(DropReason::BadOffload);
-    }
-    let inner = View::parse(&buf[start..view.len]).map_err(|_| DropReason::BadOffload)?;
-    if start + inner.len != view.len || usize::from(vnet.csum_start) != start + inner.transport {
-        return Err(DropReason::BadOffload);
-    }
-    Ok(Inner { start, view: inner })
 }
 
 /// Of the packet whose flow is cut: IP and transport.

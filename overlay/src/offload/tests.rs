@@ -138,7 +138,7 @@ fn cut_for(packet: &[u8], vnet: VnetHeader, mtu: usize, marks: bool) -> Result<V
     Ok(pieces)
 }
 
-const ALL: Takes = Takes { checksums: true, tcp: true, udp: true };
+const ALL: Takes = Takes { checksums: true, tcp: true, udp: true, tunnels: true };
 
 type Frame = ([u8; VNET_HDR_LEN], Vec<u8>, usize);
 
@@ -149,6 +149,11 @@ fn join(packets: &[Vec<u8>]) -> Vec<Frame> {
 
 /// For a TUN that takes this; packets may be marked.
 fn join_for(packets: &[Vec<u8>], takes: Takes) -> Vec<Frame> {
+    join_at(packets, takes, false)
+}
+
+/// At a host that takes VXLAN apart, if so said.
+fn join_at(packets: &[Vec<u8>], takes: Takes, to_vtep: bool) -> Vec<Frame> {
     let mut buf: Vec<u8> = packets.concat();
     let mut coalescer = Coalescer::new(takes);
     let mut frames = Vec::new();
@@ -160,7 +165,7 @@ fn join_for(packets: &[Vec<u8>], takes: Takes) -> Vec<Frame> {
     for packet in packets {
         let bare = unmark(&mut buf[at..at + packet.len()]);
         let view = View::parse(&buf[at..at + packet.len()]).unwrap();
-        coalescer.push(&mut buf, (at, view, bare), &mut write);
+        coalescer.push(&mut buf, Opened { start: at, view, bare, to_vtep }, &mut write);
         at += packet.len();
     }
     coalescer.flush(&mut buf, &mut write);
@@ -224,7 +229,7 @@ proptest! {
         let made = cut(&whole, flow.vnet(size), 65_535).unwrap();
         prop_assert!(bare.iter().all(|piece| piece[0] & 0x80 != 0));
         let large = large && checksums;
-        let takes = Takes { checksums, tcp: large, udp: large };
+        let takes = Takes { checksums, tcp: large, udp: large, tunnels: large };
         let arrived: Vec<_> = join_for(&bare, takes).into_iter().map(completed).collect();
         prop_assert_eq!(arrived, join_for(&made, takes));
     }
@@ -302,7 +307,7 @@ fn a_checksum_that_the_kernel_left_open_is_completed() {
     let bare = cut_for(&open, vnet, 40, true).unwrap();
     assert_eq!(bare[0][0], 0xc5);
     for checksums in [true, false] {
-        let frames = join_for(&bare, Takes { checksums, tcp: false, udp: false });
+        let frames = join_for(&bare, Takes { checksums, tcp: false, udp: false, tunnels: false });
         assert_eq!(frames[0].0[0], u8::from(checksums), "left to the kernel, if it takes it");
         assert_eq!(frames.into_iter().map(completed).next().unwrap().1, right);
     }

@@ -8,7 +8,7 @@ mod flow;
 mod naive;
 
 use warren_overlay::drops::DropReason;
-use warren_overlay::offload::{Coalescer, Cutter, Takes, VNET_HDR_LEN, VnetHeader, Write, may_be_bare, unmark};
+use warren_overlay::offload::{Coalescer, Cutter, Opened, Takes, VNET_HDR_LEN, VnetHeader, Write, may_be_bare, unmark};
 use warren_overlay::packet::View;
 
 use self::flow::Flow;
@@ -17,7 +17,7 @@ use super::{Feed, Seen};
 /// The part of the vnet header that is not about tunnels.
 const PLAIN: usize = 10;
 
-const EVERYTHING: Takes = Takes { checksums: true, tcp: true, udp: true };
+const EVERYTHING: Takes = Takes { checksums: true, tcp: true, udp: true, tunnels: true };
 
 /// A packet on its way, and whether it goes without its checksum.
 #[derive(Clone)]
@@ -40,8 +40,8 @@ impl Ends {
         let takes = match byte >> 3 & 3 {
             0 => EVERYTHING,
             1 => Takes { udp: false, ..EVERYTHING },
-            2 => Takes { tcp: false, udp: false, ..EVERYTHING },
-            _ => Takes { checksums: false, tcp: false, udp: false },
+            2 => Takes { tcp: false, udp: false, tunnels: false, ..EVERYTHING },
+            _ => Takes { checksums: false, tcp: false, udp: false, tunnels: false },
         };
         Self { marks: byte & 4 != 0, takes }
     }
@@ -265,7 +265,7 @@ fn join(packets: &[Packet], takes: Takes) -> Vec<([u8; VNET_HDR_LEN], Vec<u8>, u
         let end = at + bytes.len();
         assert_eq!(unmark(&mut buf[at..end]), *bare);
         let Ok(view) = View::parse(&buf[at..end]) else { panic!("it was one without its mark") };
-        coalescer.push(&mut buf, (at, view, *bare), &mut write);
+        coalescer.push(&mut buf, Opened { start: at, view, bare: *bare, to_vtep: false }, &mut write);
         at = end;
     }
     coalescer.flush(&mut buf, &mut write);

@@ -1,6 +1,6 @@
 //! UDP to TUN.
 
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::sync::MutexGuard;
@@ -17,7 +17,7 @@ use warren_overlay::frame;
 use warren_overlay::offload::{PARTS_MAX, Write};
 use warren_overlay::settle;
 
-use super::super::counters::{WorkerCounters, grow};
+use super::super::counters::grow;
 use super::super::peer::{Opening, Session};
 use super::super::snapshot::Snapshot;
 use super::super::strays::Stray;
@@ -269,21 +269,30 @@ impl Worker {
 
     fn deliver(&mut self) {
         let Self { inbound, queues, shared, number, .. } = self;
-        let counters = &shared.counters[*number];
+        let (counters, mut refused) = (&shared.counters[*number], false);
         inbound.deliver(|buf, frame| {
             let header = frame.parts.first().and_then(|span| buf.get(span.clone())).unwrap_or_default();
-            write_frame(&queues[settle::queue(header, queues.len())], counters, buf, frame);
+            if let Err(error) = write_frame(&queues[settle::queue(header, queues.len())], buf, frame) {
+                counters.add(DropReason::TunWriteFailed, frame.segments as u64);
+                refused |= frame.is_tunnel() && error.kind() == io::ErrorKind::InvalidInput;
+            }
         });
+        if refused {
+            // It took the samples, when the device was opened.
+            tracing::warn!(
+                worker = *number,
+                "the kernel refuses superpackets of VXLAN: it gets joined datagrams from now on"
+            );
+            inbound.join_no_tunnels();
+        }
     }
 }
 
-fn write_frame(queue: &TunQueue, counters: &WorkerCounters, buf: &[u8], frame: &Write<'_>) {
+fn write_frame(queue: &TunQueue, buf: &[u8], frame: &Write<'_>) -> io::Result<usize> {
     let mut parts = [IoSlice::new(&[]); PARTS_MAX + 1];
     parts[0] = IoSlice::new(&frame.vnet);
     for (part, span) in parts[1..].iter_mut().zip(frame.parts) {
         *part = IoSlice::new(&buf[span.clone()]);
     }
-    if queue.send(&parts[..=frame.parts.len()]).is_err() {
-        counters.add(DropReason::TunWriteFailed, frame.segments as u64);
-    }
+    queue.send(&parts[..=frame.parts.len()])
 }
