@@ -1,5 +1,6 @@
 //! Stock WireGuard peers: other people's implementations on a node of the lab, in the place of an agent.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -16,6 +17,8 @@ use crate::{Node, Settings, command, eventually};
 static COUNT: AtomicU32 = AtomicU32::new(0);
 /// Where WireGuard's userspace implementations put their sockets.
 const SOCKETS: &str = "/var/run/wireguard";
+/// How often one is started that ends before it answers.
+const STARTS: u32 = 4;
 
 /// Which implementation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,21 +63,11 @@ impl Stock {
     #[track_caller]
     pub fn start(kind: Kind, node: &Node) -> Self {
         let device = format!("wg{}n{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let argv = node.namespace().argv(&kind.argv(&device)).join(" ");
-        let mut words = argv.split(' ');
         let log_file = node.folder().join("stock.log");
         let log = File::create(&log_file).expect("the node's folder exists");
-        let child = Command::new(words.next().expect("a program"))
-            .args(words)
-            .env("WG_SUDO", "1")
-            .env("LOG_LEVEL", "verbose")
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a file can be shared"))
-            .stderr(log)
-            .spawn()
-            .expect("`ip` is installed");
-        let stock = Self { device, child, log_file };
-        eventually(10, "the stock peer answers `wg show`", || stock.show(node, "listen-port").map(drop));
+        let run = || spawn(&node.namespace().argv(&kind.argv(&device)), &log);
+        let mut stock = Self { device: device.clone(), child: run(), log_file };
+        await_answer(&mut stock.child, run, || show(node, &device, "listen-port").map(drop));
         let (key, port) = (node.key_file().display().to_string(), PORT.to_string());
         stock.set(node, &["private-key", &key, "listen-port", &port]);
         node.namespace().ip(&format!("link set {} mtu 1420 up", stock.device));
@@ -112,8 +105,7 @@ impl Stock {
 
     /// `wg show DEVICE WHAT`, while it answers.
     pub fn show(&self, node: &Node, what: &str) -> Option<String> {
-        let finished = node.namespace().attempt(&["wg", "show", &self.device, what]);
-        finished.success().then_some(finished.stdout)
+        show(node, &self.device, what)
     }
 }
 
@@ -134,6 +126,39 @@ impl Drop for Stock {
     }
 }
 
+fn show(node: &Node, device: &str, what: &str) -> Option<String> {
+    let finished = node.namespace().attempt(&["wg", "show", device, what]);
+    finished.success().then_some(finished.stdout)
+}
+
+fn spawn(argv: &[impl AsRef<OsStr>], log: &File) -> Child {
+    let share = || log.try_clone().expect("a file can be shared");
+    Command::new(&argv[0])
+        .args(&argv[1..])
+        .env("WG_SUDO", "1")
+        .env("LOG_LEVEL", "verbose")
+        .stdin(Stdio::null())
+        .stdout(share())
+        .stderr(share())
+        .spawn()
+        .expect("`ip` is installed")
+}
+
+/// Waits for a process to answer. One that ended before it did is started again: several that start at once get in
+/// each other's way where they put their sockets.
+#[track_caller]
+fn await_answer(child: &mut Child, start: impl Fn() -> Child, mut answer: impl FnMut() -> Option<()>) {
+    let mut starts = 1;
+    eventually(10, "the stock peer answers `wg show`", || {
+        if let Some(status) = child.try_wait().expect("it is our child") {
+            assert!(starts < STARTS, "the stock peer ended {starts} times before it answered, at last with {status}");
+            *child = start();
+            starts += 1;
+        }
+        answer()
+    });
+}
+
 /// What a stock peer lets a warren node use: its CIDRs, and its addresses as the source of what the node sends itself.
 fn allowed(node: &Node) -> Vec<IpNet> {
     node.cidrs().into_iter().chain(node.addresses().into_iter().map(IpNet::from)).collect()
@@ -147,4 +172,38 @@ pub fn section(node: &Node, endpoint: Option<IpAddr>) -> Settings {
         peer.text("", "endpoint", SocketAddr::new(endpoint, PORT));
     }
     peer
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// Starts processes that end at once until this many were started, then one that stays; says how many there were.
+    fn started(ends: u32) -> u32 {
+        let log = tempfile::tempfile().expect("a file");
+        let count = Cell::new(0);
+        let start = || {
+            count.set(count.get() + 1);
+            spawn(&[if count.get() > ends { "sleep" } else { "false" }, "60"], &log)
+        };
+        let mut child = start();
+        await_answer(&mut child, start, || (count.get() > ends).then_some(()));
+        let _ = child.kill();
+        let _ = child.wait();
+        count.get()
+    }
+
+    #[test]
+    fn one_that_ends_before_it_answers_is_started_again() {
+        assert_eq!(started(0), 1);
+        assert_eq!(started(STARTS - 1), STARTS);
+    }
+
+    #[test]
+    #[should_panic(expected = "ended 4 times before it answered")]
+    fn one_that_always_ends_fails_the_test() {
+        started(STARTS);
+    }
 }
