@@ -19,8 +19,27 @@ use crate::Lab;
 /// Receive buffers, in bytes.
 const BUFFER: usize = 8 << 20;
 
+/// After so long without a datagram nothing is held any longer: its sender may itself be waiting for it to arrive.
+const QUIET: Duration = Duration::from_millis(50);
+
 /// What becomes of a datagram: every item is sent on, in this order.
-pub type Mischief = fn(number: u64, datagram: &[u8], past: &mut Vec<Vec<u8>>) -> Vec<Vec<u8>>;
+pub type Mischief = fn(number: u64, datagram: &[u8], past: &mut Past) -> Vec<Vec<u8>>;
+
+/// What a mischief keeps of what came before.
+#[derive(Debug, Default)]
+pub struct Past {
+    /// What may come again.
+    pub recorded: Vec<Vec<u8>>,
+    /// What waits for others to overtake it.
+    pub held: Vec<Vec<u8>>,
+}
+
+impl Past {
+    /// All that waits, the last first.
+    pub fn let_go(&mut self) -> Vec<Vec<u8>> {
+        self.held.drain(..).rev().collect()
+    }
+}
 
 /// To whom a datagram goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +75,7 @@ impl Relay {
     /// The same, with a mischief of its own for each way.
     pub fn start_with<M>(lab: &Lab, first: SocketAddr, second: SocketAddr, mischief: impl Fn(Side) -> M) -> Self
     where
-        M: FnMut(u64, &[u8], &mut Vec<Vec<u8>>) -> Vec<Vec<u8>> + Send + 'static,
+        M: FnMut(u64, &[u8], &mut Past) -> Vec<Vec<u8>> + Send + 'static,
     {
         let hub = lab.hub_address();
         let (facing_first, facing_second, stranger) = lab.hub().enter(|| (bind(hub), bind(hub), bind(hub)));
@@ -105,17 +124,22 @@ impl Relay {
 
     fn pass<M>(&mut self, from: &UdpSocket, by: &UdpSocket, to: SocketAddr, mut mischief: M)
     where
-        M: FnMut(u64, &[u8], &mut Vec<Vec<u8>>) -> Vec<Vec<u8>> + Send + 'static,
+        M: FnMut(u64, &[u8], &mut Past) -> Vec<Vec<u8>> + Send + 'static,
     {
         let share = |socket: &UdpSocket| socket.try_clone().expect("a socket can be shared");
         let (from, by, closed, passed) = (share(from), share(by), Arc::clone(&self.closed), Arc::clone(&self.passed));
         self.threads.push(std::thread::spawn(move || {
-            let (mut buffer, mut past, mut number) = (vec![0; 1 << 16], Vec::new(), 0);
+            let (mut buffer, mut past, mut number) = (vec![0; 1 << 16], Past::default(), 0);
             while !closed.load(Ordering::Relaxed) {
-                let Ok(len) = from.recv(&mut buffer) else { continue };
-                passed.fetch_add(1, Ordering::SeqCst);
-                number += 1;
-                for datagram in mischief(number, &buffer[..len], &mut past) {
+                let leaves = match from.recv(&mut buffer) {
+                    Ok(len) => {
+                        passed.fetch_add(1, Ordering::SeqCst);
+                        number += 1;
+                        mischief(number, &buffer[..len], &mut past)
+                    }
+                    Err(_) => past.let_go(),
+                };
+                for datagram in leaves {
                     let _ = by.send_to(&datagram, to);
                 }
             }
@@ -134,7 +158,7 @@ impl Drop for Relay {
 
 fn bind(address: IpAddr) -> UdpSocket {
     let socket = UdpSocket::bind((address, 0)).expect("the address is there");
-    socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a socket has a timeout");
+    socket.set_read_timeout(Some(QUIET)).expect("a socket has a timeout");
     // What it loses for want of room would be taken for a loss of the agents'.
     setsockopt(&socket, RcvBufForce, &BUFFER).expect("root may have a large buffer");
     socket

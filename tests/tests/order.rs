@@ -127,9 +127,9 @@ fn a_network_that_reorders_is_told_by_the_same_means() {
     let pods = nodes.each_ref().map(Node::pod);
     let at = |node: &Node| SocketAddr::new(node.address(), PORT);
     let relay = Relay::start(&lab, at(&nodes[0]), at(&nodes[1]), |number, datagram, past| {
-        past.push(datagram.to_vec());
+        past.held.push(datagram.to_vec());
         let waits = datagram.first() == Some(&4) && datagram.len() > 500 && number % 3 != 0;
-        if waits { Vec::new() } else { past.drain(..).rev().collect() }
+        if waits { Vec::new() } else { past.let_go() }
     });
     let start = |own: &Node, other: &Node, endpoint: SocketAddr| {
         let mut peer = stock::section(other, None);

@@ -77,8 +77,8 @@ fn what_is_repeated_is_taken_once() {
 #[test]
 fn what_was_recorded_and_comes_again_later_is_dropped() {
     let pair = pair(|number, datagram, past| {
-        past.push(datagram.to_vec());
-        if number % 20 == 0 { past.clone() } else { vec![datagram.to_vec()] }
+        past.recorded.push(datagram.to_vec());
+        if number % 20 == 0 { past.recorded.clone() } else { vec![datagram.to_vec()] }
     });
     assert_eq!(pair.answered(), 50);
     assert!(pair.drops("replay") >= 50, "replays dropped: {}", pair.drops("replay"));
@@ -111,13 +111,13 @@ fn datagrams_of_noise_of_every_length_are_dropped() {
 #[test]
 fn what_arrives_in_another_order_arrives() {
     let pair = pair(|number, datagram, past| {
-        past.push(datagram.to_vec());
-        // Handshakes pass at once; data waits until four are there, and leaves backwards.
+        past.held.push(datagram.to_vec());
+        // Handshakes pass at once; data waits until four are there or no more come, and leaves backwards.
         let data = datagram.first() == Some(&4);
         if data && number % 4 != 0 {
             return Vec::new();
         }
-        past.drain(..).rev().collect()
+        past.let_go()
     });
     transfer(pair.pods[0].namespace(), pair.pods[1].namespace(), pair.pods[1].address(), 20);
     assert_eq!(pair.drops("replay"), 0, "the window is too small for a little disorder");
