@@ -145,7 +145,7 @@ impl From<ConfigError> for Failure {
 
 /// Runs the program.
 pub fn run() -> ExitCode {
-    let parsed = examples::attach(Cli::command()).try_get_matches();
+    let parsed = flags::hide_where_ignored(examples::attach(Cli::command())).try_get_matches();
     let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {

@@ -51,7 +51,10 @@ pub fn run(command: &Command) -> Result<u8, String> {
         say(format_args!("not carried over: {note}"));
     }
     config::load(&written).map_err(|error| format!("it was written, and needs your hand: {error}"))?;
-    say(format_args!("{} is written and valid; `warren preflight --config` it before `warren up`", written.display()));
+    let file = written.display();
+    say(format_args!(
+        "{file} is written and valid; next are `warren preflight --config {file}` and `warren up --config {file}`"
+    ));
     Ok(0)
 }
 

@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod cni;
 pub mod config;
 pub mod control;
+mod counted;
 pub mod dataplane;
 pub mod demo;
 pub mod gate;

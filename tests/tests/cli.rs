@@ -157,6 +157,18 @@ fn leave_without_a_registry_and_cleanup_under_a_running_agent_are_refused_and_ha
 }
 
 #[test]
+fn cleanup_names_what_it_removes_and_then_that_there_is_nothing() {
+    let mut pair = pair();
+    pair.agents[0].terminate();
+    let first = pair.agents[0].cli(&["cleanup"]);
+    exits(&first, 0);
+    assert!(first.stdout.contains("removed nftables table inet warren\n"), "{}", first.said());
+    let second = pair.agents[0].cli(&["cleanup"]);
+    exits(&second, 0);
+    assert_eq!(second.stdout, "there was nothing to remove\n");
+}
+
+#[test]
 fn leave_withdraws_the_record_ends_the_agent_with_0_and_leaves_the_guard() {
     let mut mesh = EtcdMesh::start(Plan::default(), 2);
     mesh.assert_connected();

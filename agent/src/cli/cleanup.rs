@@ -34,15 +34,16 @@ pub(super) fn run(command: Command, config: &Config) -> Result<u8, String> {
     // Of one that was killed. Later the path may be a successor's.
     let _ = std::fs::remove_file(config.node.run_dir.join(admin::SOCKET));
     // A gate without its guard would let no Pod start.
-    for what in cni::remove(&config.node.cni_dir, &config.node.state_dir)? {
-        say(format_args!("removed {what}"));
-    }
+    let withdrawn = cni::remove(&config.node.cni_dir, &config.node.state_dir)?;
+    tell(&withdrawn);
     let removed = runtime()?.block_on(async {
         let mut host = Host::open(&config.node.state_dir)?;
         host.cleanup(&config.overlay.device, config.overlay.table).await
     });
-    for what in removed.map_err(|error| error.to_string())? {
-        say(format_args!("removed {what}"));
+    let removed = removed.map_err(|error| error.to_string())?;
+    tell(&removed);
+    if withdrawn.is_empty() && removed.is_empty() {
+        say("there was nothing to remove");
     }
     match look(config)? {
         Presence::Ended => Ok(OK),
@@ -52,6 +53,10 @@ pub(super) fn run(command: Command, config: &Config) -> Result<u8, String> {
                 .to_owned(),
         ),
     }
+}
+
+fn tell(removed: &[String]) {
+    removed.iter().for_each(|what| say(format_args!("removed {what}")));
 }
 
 fn look(config: &Config) -> Result<Presence, String> {

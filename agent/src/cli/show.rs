@@ -4,6 +4,7 @@ use super::{DEGRADED, FAILED, OK, Output, say};
 use crate::admin::Verify;
 use crate::cidrs::{Given, Where, look};
 use crate::config::{Cidrs, Config};
+use crate::counted::counted;
 use crate::preflight::Finding;
 use crate::status::{AssociationStatus, PeerStatus, Status};
 
@@ -28,14 +29,20 @@ fn screen(status: &Status) -> String {
     line("cidrs", or_none(&status.cidrs));
     line(
         "data path",
-        format!("{} workers, {} strays, offloads: {}", status.workers, status.strays, or_none(&status.offloads)),
+        format!(
+            "{}, {}, offloads: {}",
+            counted(status.workers, "worker"),
+            counted(status.strays, "stray"),
+            or_none(&status.offloads)
+        ),
     );
     let guard = if status.guard.active { "loaded" } else { "NOT LOADED" };
     line("guard", format!("{guard}, {} refused, {} passed in clear", status.guard.refused, status.guard.passed));
-    for (node, counted) in status.in_clear.iter().filter(|(_, counted)| counted.sent + counted.received > 0) {
-        line("in clear", format!("{node}: {} packets sent, {} received", counted.sent, counted.received));
+    for (node, one) in status.in_clear.iter().filter(|(_, one)| one.sent + one.received > 0) {
+        line("in clear", format!("{node}: {} sent, {} received", counted(one.sent, "packet"), one.received));
     }
-    line("host", format!("{}, {} repairs", if status.ready { "as it should be" } else { "NOT READY" }, status.repairs));
+    let host = if status.ready { "as it should be" } else { "NOT READY" };
+    line("host", format!("{host}, {}", counted(status.repairs, "repair")));
     for registry in &status.registries {
         let state = if registry.ok { "well" } else { "NOT WELL" };
         line(&registry.name, format!("{state}: {}", registry.detail));
@@ -45,15 +52,20 @@ fn screen(status: &Status) -> String {
     text.push('\n');
     text.push_str(&peers(&status.peers));
     text.push_str(&carriage(&status.peers, status.workers));
-    for (title, entries) in [("problem", &status.problems), ("held", &status.held.iter().cloned().collect())] {
-        for entry in entries {
-            text.push_str(&format!("{title}: {entry}\n"));
-        }
-    }
-    for refusal in &status.refusals {
-        text.push_str(&format!("refused: {} ({}): {}\n", refusal.subject, refusal.reason, refusal.detail));
+    let wrong = wrong(status);
+    if !wrong.is_empty() {
+        text.push_str(&format!("\n{wrong}"));
     }
     text
+}
+
+/// What somebody should look at, a line for each.
+fn wrong(status: &Status) -> String {
+    let problems = status.problems.iter().map(|problem| format!("problem: {problem}\n"));
+    let held = status.held.iter().map(|held| format!("held: {held}\n"));
+    let refused = status.refusals.iter();
+    let refused = refused.map(|one| format!("refused: {} ({}): {}\n", one.subject, one.reason, one.detail));
+    problems.chain(held).chain(refused).collect()
 }
 
 fn or_none(list: &[String]) -> String {

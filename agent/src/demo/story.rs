@@ -186,17 +186,17 @@ fn mesh(all: &[Status]) -> Vec<String> {
 fn playground(world: &World) -> Result<Vec<String>> {
     let program = agents::program()?;
     let (pod, other) = world.pair()?;
-    let mut lines = vec!["Namespaces:".to_owned(), format!("  {}  (underlay)", world.underlay)];
+    let mut lines = vec!["\nNamespaces:".to_owned(), format!("  {}  (underlay)", world.underlay)];
     for node in &world.nodes {
         let pods: Vec<String> = world.pods_of(node).map(|pod| format!("{} {}", pod.namespace, pod.address)).collect();
         lines.push(format!("  {} {}  Pods: {}", node.namespace, node.address, pods.join(", ")));
     }
-    lines.push("Try:".into());
+    lines.push("\nTry:".into());
     lines.push(format!("  ip netns exec {} ping {}", pod.namespace, other.address));
     for node in world.nodes.iter().take(1) {
         lines.push(format!("  ip netns exec {} {program} status --config {}", node.namespace, node.config()));
     }
     lines.push(format!("  ip netns exec {} tcpdump -ni br0", world.underlay));
-    lines.push(format!("Remove it all:\n  {program} demo --clean"));
+    lines.push(format!("\nRemove it all:\n  {program} demo --clean"));
     Ok(lines)
 }

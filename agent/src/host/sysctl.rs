@@ -103,7 +103,7 @@ impl Sysctls {
         for (name, (before, written)) in std::mem::take(&mut self.changed) {
             let untouched = read(&name).as_ref() == Some(&written);
             if untouched && fs::write(Path::new("/proc/sys").join(&name), &before).is_ok() {
-                restored.push(format!("sysctl {} back to {before}", name.replace('/', ".")));
+                restored.push(format!("change of sysctl {}: back to {before}", name.replace('/', ".")));
             }
         }
         let _ = fs::remove_file(self.state_dir.join(FILE));

@@ -51,7 +51,7 @@ fn a_file_of_wg_quick_becomes_a_configuration_that_is_valid_as_it_stands() {
 #[test]
 fn what_has_no_counterpart_is_named() {
     let notes = imported(&wg0(), Path::new("/x")).expect("valid").notes.join("\n");
-    for word in ["DNS", "postup", "office.example", "0.0.0.0/0"] {
+    for word in ["DNS", "PostUp", "office.example", "0.0.0.0/0"] {
         assert!(notes.contains(word), "{word} in {notes}");
     }
 }
@@ -75,9 +75,9 @@ fn faults_name_their_line_and_never_a_key() {
         ("Address = 10.0.0.1/24", "1: a key before any section"),
         ("[Interface]\nPrivateKey = c2VjcmV0", "2: PrivateKey"),
         (&format!("[Interface]\nPrivateKey = {PRIVATE}\n[Peer]\nAllowedIPs = 10.0.0.2"), "3: [Peer] has no PublicKey"),
-        (&format!("[Interface]\nPrivateKey = {PRIVATE}\nMTU = large"), "3: mtu: must be a number"),
-        (&format!("[Interface]\nPrivateKey = {PRIVATE}\nColour = red"), "3: \"colour\" is no key of [Interface]"),
-        (&format!("[Interface]\nPrivateKey = {PRIVATE}\n[Peer]\nAllowedIPs = all"), "4: allowedips"),
+        (&format!("[Interface]\nPrivateKey = {PRIVATE}\nMTU = large"), "3: MTU: must be a number"),
+        (&format!("[Interface]\nPrivateKey = {PRIVATE}\nColour = red"), "3: \"Colour\" is no key of [Interface]"),
+        (&format!("[Interface]\nPrivateKey = {PRIVATE}\n[Peer]\nAllowedIPs = all"), "4: AllowedIPs"),
         (PRIVATE, "1: a key before any section"),
         ("c2VjcmV0", "1: neither a section"),
     ] {

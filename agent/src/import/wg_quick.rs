@@ -79,10 +79,10 @@ impl Reader {
             }
             _ => {
                 let (key, value) = line.split_once('=').ok_or("neither a section nor KEY = VALUE")?;
-                let (key, value) = (key.trim().to_ascii_lowercase(), value.trim());
+                let (key, value) = (key.trim(), value.trim());
                 match (self.section, self.peers.last_mut()) {
-                    (Section::Interface, _) => self.interface.take(&key, value, &mut self.notes)?,
-                    (Section::Peer, Some(peer)) => peer.take(&key, value, &mut self.notes)?,
+                    (Section::Interface, _) => self.interface.take(key, value, &mut self.notes)?,
+                    (Section::Peer, Some(peer)) => peer.take(key, value, &mut self.notes)?,
                     _ => return Err("a key before any section".to_owned()),
                 }
             }
@@ -111,7 +111,7 @@ fn line(key: &Zeroizing<String>) -> Zeroizing<String> {
 
 impl Interface {
     fn take(&mut self, key: &str, value: &str, notes: &mut Vec<String>) -> Result<(), String> {
-        match key {
+        match key.to_ascii_lowercase().as_str() {
             "privatekey" => {
                 value.parse::<PrivateKey>().map_err(|error| format!("PrivateKey: {error}"))?;
                 self.key = Some(Zeroizing::new(value.to_owned()));
@@ -120,7 +120,10 @@ impl Interface {
             "listenport" => self.port = Some(number(key, value)?),
             "mtu" => self.mtu = Some(number(key, value)?),
             "dns" => notes.push("DNS: Warren sets no resolver".to_owned()),
-            "preup" | "postup" | "predown" | "postdown" => notes.push(format!("{key}: Warren runs no commands")),
+            "preup" | "postup" | "predown" | "postdown" => notes.push(format!(
+                "{key}: Warren runs no commands; `warren preflight` says what the host lacks, such as forwarding, and all else \
+                 is for a unit of systemd"
+            )),
             "saveconfig" => notes.push("SaveConfig: Warren never writes its configuration".to_owned()),
             "table" | "fwmark" => notes.push(format!("{key}: Warren has its own, overlay.table and overlay.mark")),
             _ => return Err(format!("{key:?} is no key of [Interface]")),
@@ -147,7 +150,7 @@ impl Interface {
 
 impl Peer {
     fn take(&mut self, key: &str, value: &str, notes: &mut Vec<String>) -> Result<(), String> {
-        match key {
+        match key.to_ascii_lowercase().as_str() {
             "publickey" => self.public_key = Some(value.parse().map_err(|error| format!("PublicKey: {error}"))?),
             "presharedkey" => {
                 value.parse::<PresharedKey>().map_err(|error| format!("PresharedKey: {error}"))?;

@@ -77,3 +77,18 @@ fn a_verified_peer_is_shown_with_how_data_travels_and_what_is_dropped_fails() {
     assert!(text.contains(lines), "{text}");
     assert_eq!(verify(&dropped, Output::Json), Ok(FAILED));
 }
+
+#[test]
+fn what_is_wrong_stands_apart_and_one_is_not_many() {
+    let status = Status {
+        workers: 1,
+        strays: 1,
+        repairs: 1,
+        problems: vec!["it leaks".into(), "it rains".into()],
+        ..Status::default()
+    };
+    let shown = screen(&status);
+    assert!(shown.ends_with("no peers\n\nproblem: it leaks\nproblem: it rains\n"), "{shown}");
+    assert!(shown.contains("1 worker, 1 stray, ") && shown.contains(", 1 repair\n"), "{shown}");
+    assert!(screen(&Status::default()).ends_with("no peers\n"), "nothing stands below where nothing is wrong");
+}

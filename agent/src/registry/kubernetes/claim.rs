@@ -14,6 +14,7 @@ use super::store::Block;
 use super::{Fault, Registry};
 use crate::cidrs;
 use crate::config::Cidrs;
+use crate::counted::counted;
 use crate::registry::etcd::{AllocateError, Given, Want, choose, missing};
 use crate::registry::jitter;
 
@@ -239,7 +240,7 @@ async fn perform(server: &Server, writes: Vec<Write>, outcome: &mut Outcome) {
         if Instant::now() >= enough {
             outcome
                 .problems
-                .push(format!("the API server is slow: {} WarrenBlock(s) have still to be written", count - at));
+                .push(format!("the API server is slow: {} still to be written", counted(count - at, "WarrenBlock")));
             return;
         }
         match write {
