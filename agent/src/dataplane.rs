@@ -300,17 +300,21 @@ impl Dataplane {
         self.shared.snapshot.load().peers().map(|peer| peer.report()).collect()
     }
 
+    /// The peer with this key.
+    pub fn peer(&self, key: &PublicKey) -> Option<PeerReport> {
+        self.shared.snapshot.load().by_key(key).map(|peer| peer.report())
+    }
+
     /// A fresh handshake with this peer, also when there is a session; `false` when it is no peer.
-    pub fn handshake(&self, name: &NodeName) -> bool {
-        let snapshot = self.shared.snapshot.load();
-        let slot = snapshot.peers().find(|peer| peer.name() == name).map(|peer| peer.slot());
+    pub fn handshake(&self, key: &PublicKey) -> bool {
+        let slot = self.shared.snapshot.load().by_key(key).map(|peer| peer.slot());
         slot.is_some_and(|slot| self.clerk.handshake_now(slot))
     }
 
     /// Asks for associations with this peer, as data would.
-    pub fn associate(&self, name: &NodeName) {
+    pub fn associate(&self, key: &PublicKey) {
         let snapshot = self.shared.snapshot.load();
-        let peer = snapshot.peers().find(|peer| peer.name() == name);
+        let peer = snapshot.by_key(key);
         if let Some(peer) = peer.filter(|peer| peer.speaks() && self.shared.options.associations != Associations::Off) {
             // The clerk looks by itself, four times a second.
             peer.want();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
+use warren_crypto::PublicKey;
 use warren_overlay::mesh::PeerSpec;
 use warren_overlay::record::NodeName;
 
@@ -48,10 +49,10 @@ impl Control {
         let (stance, workers) = (self.config.overlay.associations, self.workers);
         let dataplane = Arc::clone(&self.dataplane);
         tokio::task::spawn_local(async move {
-            let rtt = measure(&dataplane, &name).await;
+            let rtt = measure(&dataplane, &spec.public_key).await;
             // Who does not answer now agrees on nothing.
             let patience = rtt.map_or(Duration::ZERO, |_| AGREEMENT);
-            let found = match agreed(&dataplane, &name, patience, (stance, workers)).await {
+            let found = match agreed(&dataplane, &spec.public_key, patience, (stance, workers)).await {
                 Some(report) => {
                     let carriage = Carriage { stance, workers, origin: spec.origin, report: &report };
                     judged(found, rtt, &carriage)
@@ -71,16 +72,16 @@ fn destination(spec: &PeerSpec) -> Option<IpAddr> {
 }
 
 /// The time of a fresh handshake: only the holder of the peer's key can answer it.
-async fn measure(dataplane: &Dataplane, name: &NodeName) -> Option<Duration> {
+async fn measure(dataplane: &Dataplane, key: &PublicKey) -> Option<Duration> {
     let started = Instant::now();
-    dataplane.handshake(name);
+    dataplane.handshake(key);
     while started.elapsed() < PATIENCE {
         tokio::time::sleep(LOOK).await;
-        let report = dataplane.peers().into_iter().find(|peer| peer.name == *name)?;
+        let report = dataplane.peer(key)?;
         if report.handshake_age.is_some_and(|age| age < started.elapsed()) {
             return report.handshake_time;
         }
-        dataplane.handshake(name);
+        dataplane.handshake(key);
     }
     None
 }
@@ -88,13 +89,13 @@ async fn measure(dataplane: &Dataplane, name: &NodeName) -> Option<Duration> {
 /// The peer once it is clear whether data to it travels in associations: they are asked for, as data would.
 async fn agreed(
     dataplane: &Dataplane,
-    name: &NodeName,
+    key: &PublicKey,
     patience: Duration,
     (stance, workers): (Associations, usize),
 ) -> Option<PeerReport> {
     let started = Instant::now();
     loop {
-        let report = dataplane.peers().into_iter().find(|peer| peer.name == *name)?;
+        let report = dataplane.peer(key)?;
         let hopeful = stance != Associations::Off && report.speaks_associations && report.handshake_age.is_some();
         // What failed before may have been of another time: whatever is in the way is tried once more.
         let complete = report.association.is_ok_and(|association| association.lanes >= workers);
@@ -102,7 +103,7 @@ async fn agreed(
             return Some(report);
         }
         if report.association.is_err() {
-            dataplane.associate(name);
+            dataplane.associate(key);
         }
         tokio::time::sleep(LOOK).await;
     }

@@ -11,7 +11,6 @@ use warren_crypto::tunnel::{Identity, Opened, Tunnel, TunnelConfig, TunnelError}
 use warren_overlay::drops::DropReason;
 use warren_overlay::forward::{Open, Seal, Slot};
 use warren_overlay::mesh::PeerSpec;
-use warren_overlay::record::NodeName;
 
 use super::PeerReport;
 use super::counters::LaneCounters;
@@ -193,10 +192,6 @@ impl Peer {
             sent: self.shared.lanes.iter().map(|lane| of(&lane.tx_packets)).collect(),
             taken: self.shared.lanes.iter().map(|lane| of(&lane.rx_packets)).sum(),
         }
-    }
-
-    pub(super) fn name(&self) -> &NodeName {
-        &self.spec.name
     }
 
     pub(super) fn spec(&self) -> &PeerSpec {
