@@ -116,6 +116,8 @@ struct Control {
     deadline: Option<Instant>,
     /// Peers with whom a tunnel has stood: never again in clear.
     proven: Proven,
+    /// Those with whom one has stood since the start, and of whom that was said.
+    met: BTreeSet<NodeName>,
     /// What the API server said last of this node's prefixes, where it is asked.
     given: Option<Given>,
     /// What Pods here have of others' prefixes.
@@ -209,7 +211,9 @@ impl Control {
 
     /// Once a second: whose tunnel stands, whose grace is over, whether the host and its CNI still are as they should be.
     async fn pulse(&mut self) {
-        let proven = self.proven.add(&self.alive(), &self.peers);
+        let alive = self.alive();
+        self.greet(&alive);
+        let proven = self.proven.add(&alive, &self.peers);
         if proven || self.hold_is_due(Instant::now()) || self.host_problem.is_some() {
             self.reconcile().await;
         }
@@ -258,6 +262,18 @@ impl Control {
                 tracing::warn!(%device, "somebody deleted the device; made it anew");
             }
             Err(error) => tracing::error!(%device, %error, "somebody deleted the device and it cannot be made anew"),
+        }
+    }
+
+    /// Says once of each peer that a tunnel stands: what renews it is no news.
+    fn greet(&mut self, alive: &BTreeSet<NodeName>) {
+        self.met.retain(|name| alive.contains(name) || self.peers.contains_key(name));
+        let new: Vec<_> = alive.difference(&self.met).cloned().collect();
+        for name in new {
+            let report = self.peers.get(&name).and_then(|spec| self.dataplane.peer(&spec.public_key));
+            let endpoint = report.and_then(|report| report.endpoint).map(tracing::field::display);
+            tracing::info!(peer = %name, endpoint, "first handshake");
+            self.met.insert(name);
         }
     }
 

@@ -7,12 +7,12 @@
 
 use serde_json::Value;
 use warren_tests::command::Finished;
-use warren_tests::{Agent, EtcdMesh, Lab, Node, Plan, Pod, eventually, ping, static_mesh};
+use warren_tests::{Agent, EtcdMesh, Lab, Node, Plan, Pod, eventually, holds_for, ping, static_mesh, static_settings};
 
 struct Pair {
     agents: Vec<Agent>,
     pods: [Pod; 2],
-    _nodes: [Node; 2],
+    nodes: [Node; 2],
     _lab: Lab,
 }
 
@@ -22,7 +22,7 @@ fn pair() -> Pair {
     let nodes: [Node; 2] = lab.nodes();
     let pods = nodes.each_ref().map(Node::pod);
     let agents = static_mesh(&nodes);
-    let pair = Pair { agents, pods, _nodes: nodes, _lab: lab };
+    let pair = Pair { agents, pods, nodes, _lab: lab };
     pair.connected();
     pair
 }
@@ -166,6 +166,18 @@ fn cleanup_names_what_it_removes_and_then_that_there_is_nothing() {
     let second = pair.agents[0].cli(&["cleanup"]);
     exits(&second, 0);
     assert_eq!(second.stdout, "there was nothing to remove\n");
+}
+
+#[test]
+fn the_log_says_once_when_a_peer_is_met_and_when_the_configuration_is_read_again() {
+    let pair = pair();
+    let said = |what: &str| pair.agents[0].log().lines().filter(|line| line.contains(what)).count();
+    eventually(10, "the first handshake is said", || (said("first handshake") == 1).then_some(()));
+    exits(&pair.agents[0].cli(&["verify", "node2"]), 0);
+    assert_eq!(said("were read again"), 0);
+    pair.agents[0].configure(&static_settings(&pair.nodes)[0]);
+    eventually(10, "the configuration is read again", || (said("were read again") == 1).then_some(()));
+    holds_for(3, "a handshake that is not the first is not said", || said("first handshake") == 1);
 }
 
 #[test]

@@ -75,6 +75,7 @@ impl Control {
             held: None,
             deadline: None,
             proven: cached.proven,
+            met: BTreeSet::new(),
             given: None,
             api_server: cached.api_server,
             lent: Default::default(),

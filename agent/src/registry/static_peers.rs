@@ -23,7 +23,11 @@ pub async fn run(path: PathBuf, events: mpsc::Sender<Event>) {
         }
         seen = now;
         let (news, detail) = match config::load(&path) {
-            Ok(config) => (Some(Event::Static(config.static_peers())), None),
+            Ok(config) => {
+                let peers = config.static_peers();
+                tracing::info!(file = %path.display(), peers = peers.len(), "the configuration's peers were read again");
+                (Some(Event::Static(peers)), None)
+            }
             Err(error) => (None, Some(format!("{error}; the peers stay as they were"))),
         };
         let was_well = std::mem::replace(&mut well, detail.is_none());
