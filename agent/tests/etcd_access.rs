@@ -11,6 +11,7 @@ use etcd_space::{CLUSTER, PREFIX, Store, scenario, write_secret};
 use ipnet::IpNet;
 use warren_agent::config::{self, Cidrs, Config};
 use warren_agent::registry::etcd::{AllocateError, Keys, Want, allocate, connect, release};
+use warren_overlay::mesh::Enforcement;
 
 fn net(text: &str) -> IpNet {
     text.parse().expect("a prefix")
@@ -127,6 +128,19 @@ fn add_node_gives_a_complete_configuration_and_release_takes_all_of_it_back() {
     assert_eq!(store.get("alloc/10.0.0.0-24"), "");
     assert!(!store.ctl(&["get", "--keys-only", &format!("{PREFIX}released/10.0.0.0-24@a")]).is_empty());
     store.administer(&["release", "never-there"]);
+}
+
+#[test]
+fn a_node_begins_with_the_networks_and_the_enforcement_that_the_cluster_had_when_it_was_added() {
+    let store = Store::start();
+    store.administer(&["init", "--network", "10.0.0.0/16", "--network", "fd00::/48", "--permissive"]);
+    for (name, enforcement) in [("a", Enforcement::Permissive), ("b", Enforcement::Strict)] {
+        let overlay = carried(&store, &["add-node", name]).overlay;
+        assert_eq!(overlay.enforcement, enforcement);
+        assert_eq!(overlay.networks, [net("10.0.0.0/16"), net("fd00::/48")].into());
+        store.administer(&["release", name]);
+        store.administer(&["init", "--network", "10.0.0.0/16", "--network", "fd00::/48", "--change"]);
+    }
 }
 
 #[test]

@@ -158,6 +158,39 @@ fn a_pair_stays_encrypted_when_one_node_boots_while_the_other_agent_is_gone() {
     pair.finish();
 }
 
+/// What `warren cluster add-node` wrote of the cluster into the node's file.
+fn begins_as_told(settings: &mut Settings, written: &str) {
+    for key in ["networks", "enforcement"] {
+        let said = written.lines().find_map(|line| line.strip_prefix(&format!("{key} = ")));
+        settings.set("overlay", key, said.expect("add-node says it"));
+    }
+}
+
+#[test]
+fn an_agent_that_has_yet_to_reach_etcd_cuts_nobody_off_in_a_roll_out() {
+    let lab = Lab::new();
+    let nodes: [Node; 2] = lab.nodes();
+    let pods = nodes.each_ref().map(Node::pod);
+    let mut etcd = Etcd::start(&lab);
+    etcd.init(&lab, &["--permissive"]);
+    let added = etcd.cluster(&["add-node", &nodes[0].name, "--cidr", &nodes[0].cidrs()[0].to_string()]);
+    let mut settings = etcd.settings(&nodes[0]);
+    begins_as_told(&mut settings, &added.stdout);
+    etcd.kill();
+    let talk = || between(&pods).into_iter().all(|(from, to)| ping(from, to));
+    assert!(talk(), "Pods do not reach each other without any agent");
+    let mut agent = nodes[0].start(&settings);
+    let guards = |agent: &Agent| _ = agent.until("guards", |status| status.value()["guard"]["active"] == true);
+    guards(&agent);
+    holds_for(SILENCE, "Pods go on talking in clear", talk);
+    // The same without what the file says: this would have been noticed.
+    agent.terminate();
+    agent.configure(settings.unset("overlay", "enforcement"));
+    agent.up();
+    guards(&agent);
+    eventually(10, "Pods of a strict node are cut off", || (!talk()).then_some(()));
+}
+
 #[test]
 fn a_pair_from_etcd_stays_encrypted_when_the_agent_starts_anew_without_etcd_and_peer() {
     let lab = Lab::new();

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 
 use etcd_client::Client;
 use ipnet::IpNet;
+use warren_overlay::mesh::Cluster;
 use warren_overlay::record::NodeName;
 
 use super::access::{self, Login};
 use super::fault::Fault;
 use super::output::Output;
-use super::{cluster, etcd_table, list, toml_string, wants};
+use super::{cluster, enforce, etcd_table, list, toml_string, wants};
 use crate::cli::say;
 use crate::config::Etcd;
 use crate::registry::etcd::{self, Keys, Want};
@@ -45,9 +46,9 @@ pub(super) async fn run(client: &mut Client, keys: &Keys, etcd: &Etcd, args: Arg
     // First: the user's password is said only once, and a file in the way must not cost a running node its password.
     let output = args.output.as_deref().map(Output::create).transpose()?;
     let (name, path) = (args.name.clone(), args.output.clone());
-    let cidrs = allocate(client, keys, args).await?;
+    let (cluster, cidrs) = allocate(client, keys, args).await?;
     let login = access::log_in(client, keys, etcd, &name).await?;
-    let text = config(etcd, &name, &cidrs, &login);
+    let text = config(etcd, &name, &cluster, &cidrs, &login);
     let (Some(output), Some(path)) = (output, path) else {
         say(text.trim_end());
         return Ok(());
@@ -57,8 +58,8 @@ pub(super) async fn run(client: &mut Client, keys: &Keys, etcd: &Etcd, args: Arg
     Ok(())
 }
 
-/// What the node gets: its CIDRs.
-async fn allocate(client: &mut Client, keys: &Keys, args: Args) -> Result<Vec<IpNet>, Fault> {
+/// What the node gets: its CIDRs, in this cluster.
+async fn allocate(client: &mut Client, keys: &Keys, args: Args) -> Result<(Cluster, Vec<IpNet>), Fault> {
     let cluster = cluster(client, keys).await?;
     let (cluster, _) =
         cluster.ok_or_else(|| "the cluster is not set up: run `warren cluster init` first".to_owned())?;
@@ -85,11 +86,11 @@ async fn allocate(client: &mut Client, keys: &Keys, args: Args) -> Result<Vec<Ip
             cidrs.push(given.map_err(failed())?);
         }
     }
-    Ok(cidrs)
+    Ok((cluster, cidrs))
 }
 
 /// The whole file, with what must be carried along as comments.
-fn config(etcd: &Etcd, name: &NodeName, cidrs: &[IpNet], login: &Login) -> String {
+fn config(etcd: &Etcd, name: &NodeName, cluster: &Cluster, cidrs: &[IpNet], login: &Login) -> String {
     let user = access::user_of(name);
     let mut text = format!("# Warren on {name}. Put this at /etc/warren/warren.toml, mode 0600, then: warren up\n");
     if etcd.ca_file.is_some() {
@@ -102,10 +103,21 @@ fn config(etcd: &Etcd, name: &NodeName, cidrs: &[IpNet], login: &Login) -> Strin
         text.push_str(&if *login == Login::Certificate { format!(", common name {user}\n") } else { "\n".to_owned() });
     }
     text.push_str(&format!("\n[node]\nname = {}\ncidrs = {}\n\n", toml_string(name.as_str()), list(cidrs)));
+    text.push_str(&overlay_table(cluster));
     let password = if let Login::Password(password) = login { Some(password.as_str()) } else { None };
     text.push_str(&etcd_table(etcd, password.map(|_| user.as_str())));
     if let Some(password) = password {
         text.push_str(&format!("password = {}\n", toml_string(password)));
     }
     text
+}
+
+/// What the node believes until it has read the cluster itself: by default that is strict, which cuts off in a roll-out.
+fn overlay_table(cluster: &Cluster) -> String {
+    format!(
+        "# As the cluster was when this was written; it holds until the node has heard of the cluster from etcd.\n\
+         [overlay]\nnetworks = {}\nenforcement = {}\n\n",
+        list(&cluster.networks),
+        toml_string(enforce::name(cluster.enforcement)),
+    )
 }

@@ -78,7 +78,8 @@ pub(super) async fn run(
 const PERMISSIVE: &str =
     "nodes that never had a tunnel with each other now talk in clear, and that is counted; all others stay encrypted";
 
-fn name(enforcement: Enforcement) -> &'static str {
+/// As the configuration has it.
+pub(super) fn name(enforcement: Enforcement) -> &'static str {
     match enforcement {
         Enforcement::Strict => "strict",
         Enforcement::Permissive => "permissive",

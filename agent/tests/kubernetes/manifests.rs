@@ -101,13 +101,15 @@ fn policies_cover_every_resource_that_can_be_written_with_its_status() {
 }
 
 #[test]
-fn a_node_guards_from_the_first_moment_what_the_warren_cluster_says() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubernetes/overlays/kubernetes");
+fn a_node_begins_by_either_overlay_as_the_cluster_does() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubernetes/overlays");
     let read = |file: &str| std::fs::read_to_string(folder.join(file)).expect("the manifest is there");
-    let cluster: Value = serde_saphyr::from_str(&read("cluster.yaml")).expect("YAML");
-    let file: Value = toml::from_str(&read("warren.toml")).expect("TOML");
-    for key in ["networks", "enforcement"] {
-        let said = &cluster["spec"][key];
-        assert!(!said.is_null() && file["overlay"][key] == *said, "{key}");
+    let cluster: Value = serde_saphyr::from_str(&read("kubernetes/cluster.yaml")).expect("YAML");
+    for overlay in ["kubernetes", "etcd"] {
+        let file: Value = toml::from_str(&read(&format!("{overlay}/warren.toml"))).expect("TOML");
+        for key in ["networks", "enforcement"] {
+            let said = &cluster["spec"][key];
+            assert!(!said.is_null() && file["overlay"][key] == *said, "{overlay}: {key}");
+        }
     }
 }
