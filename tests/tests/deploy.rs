@@ -79,6 +79,15 @@ fn the_recipe_of_the_image_uses_these_scripts_in_each_of_its_stages() {
     assert!(recipe.contains("ARG BUILDARCH\nARG TARGETARCH\n"));
 }
 
+#[test]
+fn the_drop_in_for_network_manager_sets_nothing_that_another_file_may_have_set() {
+    let file = std::fs::read_to_string(root().join("deploy/networkmanager/90-warren.conf")).expect("it is there");
+    let lines: Vec<&str> = file.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(lines, ["[device-warren]", "match-device=interface-name:warren*", "managed=0"]);
+    let page = std::fs::read_to_string(root().join("docs/config.md")).expect("it is there");
+    assert!(page.contains("| `\"warren0\"` | `WARREN_OVERLAY_DEVICE` |"), "the device has another name");
+}
+
 fn page() -> String {
     std::fs::read_to_string(root().join("docs/kubernetes.md")).expect("it is there")
 }
