@@ -262,15 +262,14 @@ pub fn program() -> &'static str {
     PROGRAM.get_or_init(find_program)
 }
 
-/// An older build of the binary: `WARREN_OLD_BIN`. Says so when there is none.
-pub fn old_program() -> Option<&'static str> {
+/// An older build of the binary: `WARREN_OLD_BIN`. Fails the test when there is none.
+#[track_caller]
+pub fn old_program() -> &'static str {
     static PROGRAM: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
-    let Some(path) = PROGRAM.get_or_init(|| std::env::var("WARREN_OLD_BIN").ok()) else {
-        eprintln!("skipped: WARREN_OLD_BIN names no older build (`make interop-old` makes one)");
-        return None;
-    };
+    let path = PROGRAM.get_or_init(|| std::env::var("WARREN_OLD_BIN").ok());
+    let path = path.as_deref().expect("WARREN_OLD_BIN names no older build: `make interop-old` makes one");
     assert!(Path::new(path).is_file(), "WARREN_OLD_BIN: there is no file {path}");
-    Some(path)
+    path
 }
 
 fn find_program() -> String {

@@ -2,8 +2,8 @@
 //! wireguard-go.
 //!
 //! The one that knows none is this version with them off, in whose description nothing names them: that is all that
-//! others can tell of the version before associations. It is not that version itself. Where `WARREN_OLD_BIN` names an older
-//! build, that runs in a mesh of its own with this one.
+//! others can tell of the version before associations. It is not that version itself. An older build, in a mesh of its own
+//! with this one, is run by `make interop-old` alone.
 
 use warren_tests::agent::{old_program, program};
 use warren_tests::stock::{Kind, Stock, section};
@@ -77,8 +77,9 @@ fn agents_with_without_and_before_associations_and_wireguard_go_are_one_mesh() {
 
 /// This build, this one with associations off, and the older one with and without.
 #[test]
+#[ignore = "needs an older build: make interop-old"]
 fn agents_of_this_and_of_an_older_version_are_one_mesh() {
-    let Some(old) = old_program() else { return };
+    let old = old_program();
     let lab = Lab::new();
     let sniffer = lab.sniff();
     let nodes: [Node; 4] = lab.nodes();

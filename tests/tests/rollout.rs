@@ -1,6 +1,5 @@
 //! From no Warren to `strict`, an upgrade, and back to no Warren, under load that never ends: none of it is an outage, and
-//! `warren cluster enforce` lets nobody make one by mistake. Where `WARREN_OLD_BIN` names an older build, that is upgraded to
-//! this one and back.
+//! `warren cluster enforce` lets nobody make one by mistake. `make interop-old` also upgrades an older build to this one and back.
 //!
 //! ```text
 //!           etcd
@@ -154,8 +153,9 @@ fn a_cluster_is_rolled_out_made_strict_upgraded_and_rid_of_warren_and_no_connect
 }
 
 #[test]
+#[ignore = "needs an older build: make interop-old"]
 fn an_older_version_is_upgraded_node_by_node_and_back_and_no_connection_breaks() {
-    let Some(old) = old_program() else { return };
+    let old = old_program();
     let mut space = Space::start_with(&[]);
     (0..3).for_each(|node| space.up_of(old, node));
     space.connected(2);
