@@ -76,6 +76,16 @@ fn the_pod_starts_before_the_network_that_it_makes() {
 }
 
 #[test]
+fn a_quota_names_the_priority_of_the_pods_and_limits_nothing() {
+    for manifests in both() {
+        let (quota, class) = (&manifests.one("ResourceQuota")["spec"], &manifests.pod()["priorityClassName"]);
+        let expected = json!({ "scopeName": "PriorityClass", "operator": "In", "values": [class] });
+        assert_eq!(*quota, json!({ "scopeSelector": { "matchExpressions": [expected] } }));
+    }
+    assert!(!Manifests::chart(&["priorityClassName="]).kinds().contains(&"ResourceQuota"));
+}
+
+#[test]
 fn probes_ask_this_host_alone_and_liveness_is_not_readiness() {
     for manifests in both() {
         let agent = manifests.agent();

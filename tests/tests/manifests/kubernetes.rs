@@ -59,6 +59,7 @@ fn essence(documents: Vec<Value>) -> BTreeMap<(String, String), Value> {
                 // The Pod says it, and wins.
                 without(&mut object, "", &["automountServiceAccountToken"]);
             }
+            "ResourceQuota" => without(&mut object, "/metadata", &["namespace"]),
             "DaemonSet" => {
                 without(&mut object, "/metadata", &["namespace"]);
                 without(&mut object, "/spec", &["selector"]);
