@@ -72,7 +72,7 @@ pub struct Node {
     pub addresses: Option<BTreeSet<IpAddr>>,
     /// `endpoints`: what peers dial, best first; default: every node address with the port.
     pub endpoints: Option<Vec<SocketAddr>>,
-    /// `cidrs`: a list, `"auto"`, or `"kubernetes"` with that registry.
+    /// `cidrs`: a list, `"auto"`, or what `cidrs_from` said.
     pub cidrs: Cidrs,
     /// `cidrs` as a source, `cni_dir`, `flannel_file`: who says what `cidrs` lists.
     pub cidrs_from: Option<Where>,
@@ -98,8 +98,6 @@ pub enum Cidrs {
     },
     /// Exactly these, as the API server said: what else was the node's it gives back.
     Given(Given),
-    /// Those that Kubernetes gave to its Node (`spec.podCIDRs`), for the registry `kubernetes` to read.
-    Kubernetes,
 }
 
 impl Cidrs {
@@ -107,7 +105,7 @@ impl Cidrs {
     pub fn known(&self) -> BTreeSet<IpNet> {
         match self {
             Self::Listed(cidrs) | Self::Given(Given { cidrs, .. }) => cidrs.clone(),
-            Self::Auto { .. } | Self::Kubernetes => BTreeSet::new(),
+            Self::Auto { .. } => BTreeSet::new(),
         }
     }
 

@@ -11,6 +11,7 @@ mod tls;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -82,6 +83,8 @@ struct Shared {
     asked: Mutex<Vec<Asked>>,
     /// Of how many more lists the rest is asked for too late.
     forgets: Mutex<usize>,
+    /// Whether records are held to their Nodes' prefixes.
+    compares: AtomicBool,
     /// Counts how often all connections were cut.
     cuts: watch::Sender<u64>,
     /// Counts changes of objects.
@@ -137,6 +140,7 @@ impl ApiServer {
             mood: Mutex::new(Mood::Well),
             asked: Mutex::default(),
             forgets: Mutex::default(),
+            compares: AtomicBool::new(false),
             cuts: watch::Sender::new(0),
             changes: watch::Sender::new(0),
         });
@@ -254,6 +258,11 @@ impl ApiServer {
     /// Answers the next so many who ask for the rest of a list that its version is too old.
     pub fn forget_lists(&self, times: usize) {
         *self.shared.forgets.lock().expect("no request panics") = times;
+    }
+
+    /// From now on refuses records with prefixes that their Nodes do not have, as `admission-node-facts.yaml` does.
+    pub fn compare(&self) {
+        self.shared.compares.store(true, Relaxed);
     }
 
     /// Everything, to go back to.

@@ -143,6 +143,39 @@ fn an_api_server_inside_of_the_cluster_network_is_refused() {
 }
 
 #[test]
+fn what_its_node_gives_is_followed_twice_and_no_prefix_with_a_pod_in_it_is_given_back() {
+    let mesh = Mesh::start(Plan::default(), 2);
+    let (one, two) = (&mesh.agents[0], &mesh.agents[1]);
+    let (right, first, second) = (mesh.nodes[1].cidrs()[0].to_string(), "10.42.98.0/24", "10.42.99.0/24");
+    let process = two.pid();
+    let give = |cidrs: &[&str]| {
+        let spec = serde_json::json!({"podCIDRs": cidrs});
+        mesh.api.put(NODES, serde_json::json!({"metadata": {"name": mesh.nodes[1].name}, "spec": spec}));
+    };
+    let published = |cidrs: &[&str]| {
+        one.within(45, "sees these prefixes of the other", |status| {
+            status.peer("node2").is_some_and(|peer| peer["cidrs"] == serde_json::json!(cidrs))
+        });
+    };
+    let block = |cidr: &str| mesh.api.get(BLOCKS, &cidr.replace(['.', '/'], "-"));
+    give(&[&right, first]);
+    published(&[&right, first]);
+    give(&[&right, second]);
+    published(&[&right, second]);
+    eventually(15, "the first is given back", || block(first).is_none().then_some(()));
+
+    give(&[second]);
+    two.within(30, "says that a prefix with a Pod in it is taken, and holds it", |status| {
+        let said = status.problems().iter().any(|problem| problem.contains("addresses in it are in use here"));
+        said && status.ready() && status.cidrs() == [right.as_str(), second]
+    });
+    mesh.until_connected();
+    assert!(block(&right).is_some(), "another node may have it");
+    assert_eq!(two.pid(), process, "it was restarted");
+    mesh.finish();
+}
+
+#[test]
 fn a_node_that_is_removed_from_kubernetes_is_removed_from_the_mesh() {
     let mut mesh = Mesh::start(Plan::default(), 3);
     mesh.agents[2].terminate();

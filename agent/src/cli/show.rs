@@ -198,7 +198,6 @@ pub(super) fn config(config: &Config) -> u8 {
         (Some(place), _) if place.source.is_remote() => format!("those that the API server says ({})", place.source),
         (Some(place), _) => from_cni(place),
         (None, Cidrs::Auto { length }) => format!("one of its own choice (/{} or /{})", length.0, length.1),
-        (None, Cidrs::Kubernetes) => "those that Kubernetes gave to its Node".to_owned(),
         (None, Cidrs::Listed(list)) if list.is_empty() && config.has_store() => "what is allocated to it".to_owned(),
         (None, Cidrs::Listed(list) | Cidrs::Given(Given { cidrs: list, .. })) => {
             or_none(&list.iter().map(ToString::to_string).collect::<Vec<_>>())

@@ -65,7 +65,6 @@ pub(super) fn read(text: &str, path: &Path, layers: Layers) -> Result<Config, Co
     match config {
         Some(mut config) if faults.is_empty() => {
             decide_auto(&mut config, in_pod);
-            decide_kubernetes(&mut config);
             config.overridden =
                 settings.iter().map(|setting| (setting.key.path(), setting.origin.to_string())).collect();
             Ok(config)
@@ -84,17 +83,6 @@ fn decide_auto(config: &mut Config, in_pod: bool) {
         config.node.cidrs = Cidrs::Listed(Default::default());
     } else {
         config.node.cidrs_from = None;
-    }
-}
-
-/// `cidrs = "kubernetes"`: the registry of that name reads the Node anyway; beneath any other it has to be asked for.
-fn decide_kubernetes(config: &mut Config) {
-    if config.node.cidrs != Cidrs::Kubernetes {
-        return;
-    }
-    match config.kubernetes {
-        Some(_) => config.node.cidrs_from = None,
-        None => config.node.cidrs = Cidrs::Listed(Default::default()),
     }
 }
 

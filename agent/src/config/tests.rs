@@ -156,7 +156,6 @@ fn values_of_flags_and_variables_need_no_quotes_and_no_brackets() {
 #[test]
 fn kubernetes_is_a_registry_like_etcd_and_a_node_has_one_of_them() {
     let of = |text: &str, variables: &[_]| layered(text, variables, &[]).expect("valid").node;
-    assert_eq!(of("[kubernetes]", &[("WARREN_NODE_CIDRS", "kubernetes")]).cidrs, Cidrs::Kubernetes);
     let pod = [("WARREN_NODE_CIDRS", "auto"), ("KUBERNETES_SERVICE_HOST", "10.96.0.1")];
     let (inside, outside) = (of("[kubernetes]", &pod), of("[kubernetes]", &pod[..1]));
     assert!(matches!(inside.cidrs, Cidrs::Listed(list) if list.is_empty()) && inside.cidrs_from.is_some());
@@ -199,10 +198,7 @@ fn the_api_server_is_asked_for_prefixes_beneath_any_registry() {
         for text in ["", etcd, &apart, "[kubernetes]\n"] {
             let config = layered(text, &[("WARREN_NODE_CIDRS", word)], &[]).expect("valid");
             let from = config.node.cidrs_from.map(|place| place.source);
-            match (word, &config.kubernetes) {
-                ("kubernetes", Some(_)) => assert_eq!((config.node.cidrs, from), (Cidrs::Kubernetes, None)),
-                _ => assert_eq!((config.node.cidrs, from), (Cidrs::Listed(Default::default()), Some(source))),
-            }
+            assert_eq!((config.node.cidrs, from), (Cidrs::Listed(Default::default()), Some(source)), "{word}: {text}");
             let path = config.api_server.kubeconfig;
             assert_eq!(path.as_deref(), (text == apart).then(|| kubeconfig.path()), "{word}: {text}");
         }

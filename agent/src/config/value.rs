@@ -136,7 +136,7 @@ pub(super) fn prefixes(list: Vec<String>) -> Checked<BTreeSet<IpNet>> {
     list.iter().map(one).collect()
 }
 
-/// Prefixes, or who says which; what `"auto"` and `"kubernetes"` mean is decided when the whole file is known.
+/// Prefixes, or who says which; what `"auto"` means is decided when the whole file is known.
 pub(super) fn cidrs(value: Auto<Vec<String>>, length: (u8, u8)) -> Checked<(Cidrs, Option<Source>)> {
     let word = match value {
         Auto::Value(list) => return prefixes(list).map(|list| (Cidrs::Listed(list), None)),
@@ -146,7 +146,7 @@ pub(super) fn cidrs(value: Auto<Vec<String>>, length: (u8, u8)) -> Checked<(Cidr
         "auto" => Ok((Cidrs::Auto { length }, Some(Source::Any))),
         "cni" => Ok((Cidrs::Listed(BTreeSet::new()), Some(Source::Cni))),
         "flannel" => Ok((Cidrs::Listed(BTreeSet::new()), Some(Source::Flannel))),
-        "kubernetes" => Ok((Cidrs::Kubernetes, Some(Source::Kubernetes))),
+        "kubernetes" => Ok((Cidrs::Listed(BTreeSet::new()), Some(Source::Kubernetes))),
         "calico" => Ok((Cidrs::Listed(BTreeSet::new()), Some(Source::Calico))),
         "cilium" => Ok((Cidrs::Listed(BTreeSet::new()), Some(Source::Cilium))),
         _ => Err(format!(

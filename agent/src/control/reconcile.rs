@@ -284,9 +284,7 @@ pub(super) fn own(
     let cidrs = config.node.cidrs.known();
     let addresses = node_addresses.iter().chain(&config.overlay.address).copied().collect();
     let protected = match &config.node.cidrs {
-        Cidrs::Listed(_) | Cidrs::Given(_) | Cidrs::Kubernetes => {
-            gateways.iter().copied().chain(protected(config)).collect()
-        }
+        Cidrs::Listed(_) | Cidrs::Given(_) => gateways.iter().copied().chain(protected(config)).collect(),
         // Where nodes allocate for themselves, every node is trusted.
         Cidrs::Auto { .. } => BTreeSet::new(),
     };

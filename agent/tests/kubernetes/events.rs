@@ -5,7 +5,7 @@ use warren_agent::registry::{Concern, Concerns};
 use warren_tests::ApiServer;
 use warren_tests::api_server::{EVENTS, Mood, NODES, RECORDS};
 
-use crate::space::{Cluster, Node, record, scenario};
+use crate::space::{Cluster, Node, given, record, scenario};
 
 /// Type and reason of each Event, in the order in which they were written.
 fn said(api: &ApiServer) -> Vec<(String, String)> {
@@ -37,6 +37,7 @@ fn a_refused_prefix_is_one_event_about_the_node_and_its_end_another() {
         cluster.api.remove("warrenblocks", "nonsense");
         cluster.api.remove("warrenblocks", "10-1-1-0-24");
         cluster.api.node("a", &["10.2.0.0/24"], &["192.0.2.1".parse().expect("an address")]);
+        a.should_have(given(&["10.2.0.0/24"]));
         a.until("it has another prefix", |a| a.owner("10.2.0.0/24").as_deref() == Some("a") && a.is_well()).await;
         cluster.until("that it is over is said", |api| api.all(EVENTS).len() > 1).await;
         let expected = [("Warning", "NotAllocated"), ("Normal", "AllWell")];

@@ -1,11 +1,10 @@
 //! The registry against somebody else's idea of the Kubernetes API: kmock's.
 
 use serde_json::json;
-use warren_agent::config::Cidrs;
 use warren_agent::registry::Known;
 use warren_overlay::record::RECORD_MAX;
 
-use crate::space::{Node, object, record, scenario};
+use crate::space::{Node, given, object, record, scenario};
 use crate::stranger::{BLOCKS, NODES, RECORDS, Stranger};
 
 /// A node that is published whole, and knows `b`. Some others are there, so that one or two are not most of them.
@@ -156,7 +155,7 @@ fn whoever_shows_a_wrong_token_is_told_nothing_and_says_so() {
         let mut server = Stranger::start("numbers");
         server.publish(&record("b", "192.0.2.2"));
         let config = server.config("s3cr3t-of-somebody-else");
-        let mut a = Node::start(config, record("a", "192.0.2.1"), Cidrs::Kubernetes, Known::default());
+        let mut a = Node::start(config, record("a", "192.0.2.1"), given(&["10.1.0.0/24"]), Known::default());
         a.until("it says why", |a| a.says("token or certificate")).await;
         assert!(a.snapshot.is_none() && server.get(RECORDS, "a").is_none());
         let said = a.health.clone().expect("it is unwell").detail;

@@ -6,7 +6,7 @@ use warren_agent::config::Cidrs;
 use warren_agent::registry::Known;
 use warren_tests::api_server::{BLOCKS, CLUSTERS, Mood, RECORDS};
 
-use crate::space::{Cluster, Node, record, scenario};
+use crate::space::{Cluster, Node, given, record, scenario};
 
 #[test]
 fn watches_go_on_where_they_were_and_lists_are_not_repeated() {
@@ -105,7 +105,7 @@ fn a_server_that_cannot_prove_who_it_is_is_asked_for_nothing() {
             (ours.replace("https://", "http://user:s3cret@"), "no user or password"),
         ] {
             let config = cluster.config_of(&kubeconfig);
-            let mut a = Node::start(config, record("a", "192.0.2.1"), Cidrs::Kubernetes, Known::default());
+            let mut a = Node::start(config, record("a", "192.0.2.1"), given(&["10.1.0.0/24"]), Known::default());
             a.until(words, |a| a.says(words)).await;
             assert!(!a.says("s3cret"));
         }
@@ -243,7 +243,7 @@ fn an_agent_that_starts_before_an_empty_server_gives_nothing_back() {
             known.owners.insert(cidr, name.parse().expect("a name"));
         }
         cluster.api.node("a", &["10.1.0.0/24"], &["192.0.2.1".parse().expect("an address")]);
-        let mut a = Node::start(cluster.config(), record("a", "192.0.2.1"), Cidrs::Kubernetes, known);
+        let mut a = Node::start(cluster.config(), record("a", "192.0.2.1"), given(&["10.1.0.0/24"]), known);
         a.until("the server is heard", Node::is_well).await;
         cluster.until("a is published", |api| api.get(RECORDS, "a").is_some()).await;
         a.listen(Duration::from_secs(2)).await;
@@ -289,7 +289,7 @@ fn a_kubeconfig_runs_no_program_and_its_secrets_are_not_repeated() {
             (broken.to_owned(), "no kubeconfig in YAML"),
         ] {
             let config = cluster.config_of(&text);
-            let mut a = Node::start(config, record("a", "192.0.2.1"), Cidrs::Kubernetes, Known::default());
+            let mut a = Node::start(config, record("a", "192.0.2.1"), given(&["10.1.0.0/24"]), Known::default());
             a.until(words, |a| a.says(words)).await;
             let detail = a.health.clone().expect("unwell").detail;
             assert!(!detail.contains("s3cr3t"), "{detail}");

@@ -11,7 +11,8 @@ use warren_agent::cidrs::{Found, Given, Source};
 use warren_agent::config::Cidrs;
 use warren_agent::registry::kubernetes::prefixes;
 use warren_agent::registry::{Event, Known};
-use warren_tests::api_server::{AFFINITIES, BLOCKS, CILIUM_NODES, Mood, NODES};
+use warren_tests::ApiServer;
+use warren_tests::api_server::{AFFINITIES, BLOCKS, CILIUM_NODES, Mood, NODES, RECORDS};
 
 use crate::space::{Cluster, Node, PATIENCE, record, scenario};
 
@@ -284,5 +285,31 @@ fn what_calico_took_back_the_node_gives_back_in_kubernetes_and_claims_what_is_ne
             .await;
         assert!(cluster.api.get(BLOCKS, "10-1-0-128-26").is_some(), "of what nobody speaks stays");
         assert_eq!(cluster.api.lists(BLOCKS), 1, "all was read again for a change of prefixes");
+    });
+}
+
+#[test]
+fn where_a_policy_compares_prefixes_a_record_goes_without_what_is_only_held() {
+    scenario(async {
+        let cluster = Cluster::start();
+        let mut a = cluster.node("a", "192.0.2.1", &["10.1.0.0/24"]);
+        let published = |cidrs: &'static [&'static str]| {
+            move |api: &ApiServer| api.get(RECORDS, "a").is_some_and(|one| one["spec"]["cidrs"] == json!(cidrs))
+        };
+        let used = ["10.9.0.7".parse().expect("an address")].into();
+        a.should_have(Cidrs::Given(Given { cidrs: nets(&["10.1.0.0/24"]), used, ..Given::default() }));
+        a.change(|record| record.cidrs = nets(&["10.1.0.0/24", "10.9.0.0/24"]));
+        cluster.until("all is published", published(&["10.1.0.0/24", "10.9.0.0/24"])).await;
+        cluster.api.compare();
+        a.change(|record| record.mtu = 1400);
+        a.until("it says what is refused", |a| a.says("not among the podCIDRs")).await;
+        cluster.until("the rest is published", published(&["10.1.0.0/24"])).await;
+        a.until("and that is well", Node::is_well).await;
+        let writes = cluster.api.count("patch", RECORDS);
+        a.listen(std::time::Duration::from_secs(8)).await;
+        assert_eq!(cluster.api.count("patch", RECORDS), writes, "it is tried again for nothing");
+        a.change(|record| record.cidrs = nets(&["10.1.0.0/24"]));
+        a.listen(std::time::Duration::from_secs(2)).await;
+        assert!(a.is_well() && cluster.api.count("patch", RECORDS) == writes, "nothing is new");
     });
 }

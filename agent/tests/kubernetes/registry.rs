@@ -7,7 +7,7 @@ use warren_overlay::mesh::Enforcement;
 use warren_overlay::record::RECORD_MAX;
 use warren_tests::api_server::{BLOCKS, NODES, RECORDS};
 
-use crate::space::{Cluster, Node, record, scenario};
+use crate::space::{Cluster, Node, given, record, scenario};
 
 fn auto() -> Cidrs {
     Cidrs::Auto { length: (24, 64) }
@@ -67,7 +67,7 @@ fn a_node_publishes_those_of_its_addresses_that_its_node_shows() {
         cluster.api.node("a", &["10.1.0.0/24"], &["192.0.2.1".parse().expect("an address")]);
         let mut own = record("a", "192.0.2.1");
         own.addresses.insert("198.51.100.1".parse().expect("an address"));
-        let mut a = Node::start(cluster.config(), own, Cidrs::Kubernetes, Known::default());
+        let mut a = Node::start(cluster.config(), own, given(&["10.1.0.0/24"]), Known::default());
         a.until("a is well", Node::is_well).await;
         cluster.until("the other is left out", published("a", &["192.0.2.1"])).await;
         let both = ["192.0.2.1", "198.51.100.1"].map(|one| one.parse().expect("an address"));
@@ -160,6 +160,7 @@ fn a_node_that_was_made_anew_gets_objects_of_its_own() {
         a.until("a is well", Node::is_well).await;
         cluster.until("a is published", |api| api.get(RECORDS, "a").is_some()).await;
         cluster.api.node("a", &["10.9.0.0/24"], &["192.0.2.1".parse().expect("an address")]);
+        a.should_have(given(&["10.9.0.0/24"]));
         let uid = cluster.api.get(NODES, "a").expect("a Node")["metadata"]["uid"].clone();
         cluster
             .until("both belong to the new Node", |api| {
@@ -243,7 +244,7 @@ fn conditions_are_written_when_they_change_and_not_with_every_record() {
         assert_eq!(cluster.api.count("patch", "warrennodes/status"), 1);
         cluster.block("10-9-0-0-24", "10.9.0.0/24", "other");
         a.until("the other's block is known", |a| a.owner("10.9.0.0/24").is_some()).await;
-        cluster.api.put(NODES, json!({"metadata": {"name": "a"}, "spec": {"podCIDRs": ["10.9.0.0/25"]}}));
+        a.should_have(given(&["10.9.0.0/25"]));
         cluster.until("one that it cannot have is told", allocated("False")).await;
         assert_eq!(cluster.api.count("patch", "warrennodes/status"), 2);
     });
@@ -258,7 +259,7 @@ fn a_node_that_leaves_takes_its_record_along_and_an_agent_that_stops_does_not() 
         cluster.until("a is published", |api| api.get(RECORDS, "a").is_some()).await;
         let (record, known) = (a.record.clone(), a.memory());
         drop(a);
-        let mut again = Node::start(cluster.config(), record, Cidrs::Kubernetes, known);
+        let mut again = Node::start(cluster.config(), record, given(&["10.1.0.0/24"]), known);
         assert!(cluster.record("a").is_some());
         again.until("it is well at once", Node::is_well).await;
         again.leave().await;

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
+use warren_agent::cidrs::Given;
 use warren_agent::config::{Cidrs, Kubernetes};
 use warren_agent::registry::kubernetes::{self, ACCESS, SOURCES};
 use warren_agent::registry::{Channels, Concerns, Event, Health, Known};
@@ -53,10 +54,10 @@ impl Cluster {
         Kubernetes { kubeconfig: Some(path), ..Kubernetes::default() }
     }
 
-    /// A Node and its agent's registry.
+    /// A Node and its agent's registry, which is told at once what the Node gives.
     pub(crate) fn node(&self, name: &str, address: &str, pod_cidrs: &[&str]) -> Node {
         self.api.node(name, pod_cidrs, &[address.parse().expect("an address")]);
-        Node::start(self.config(), record(name, address), Cidrs::Kubernetes, Known::default())
+        Node::start(self.config(), record(name, address), given(pod_cidrs), Known::default())
     }
 
     /// A host outside of the cluster.
@@ -115,6 +116,12 @@ pub(crate) fn object(record: &Record, sequence: u64) -> Value {
     fields.remove("public_key");
     fields.remove("name");
     json!({"metadata": {"name": record.name}, "spec": spec})
+}
+
+/// What the control plane takes over from an API server that says these.
+pub(crate) fn given(cidrs: &[&str]) -> Cidrs {
+    let cidrs = cidrs.iter().map(|cidr| cidr.parse().expect("a prefix")).collect();
+    Cidrs::Given(Given { cidrs, ..Given::default() })
 }
 
 /// A record with a fresh key and this address.

@@ -6,14 +6,14 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use warren_agent::config::{Cidrs, Kubernetes};
+use warren_agent::config::Kubernetes;
 use warren_agent::registry::Known;
 use warren_overlay::record::Record;
 use warren_tests::api_server::kubeconfig;
 use warren_tests::certificates::Authority;
 use warren_tests::manifests::{root, tool};
 
-use crate::space::{Node, PATIENCE, object, record};
+use crate::space::{Node, PATIENCE, given, object, record};
 
 pub(crate) const NODES: &str = "/api/v1/nodes";
 pub(crate) const CLUSTERS: &str = "/apis/warren.dev/v1alpha1/warrenclusters";
@@ -148,7 +148,7 @@ impl Stranger {
         let addresses = json!([{"type": "InternalIP", "address": address}]);
         let spec = json!({"podCIDRs": [pod_cidr]});
         self.put(NODES, json!({"metadata": {"name": name}, "spec": spec, "status": {"addresses": addresses}}));
-        Node::start(self.config(TOKEN), record(name, address), Cidrs::Kubernetes, Known::default())
+        Node::start(self.config(TOKEN), record(name, address), given(&[pod_cidr]), Known::default())
     }
 
     /// Waits until this holds of what it keeps.

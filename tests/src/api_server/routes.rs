@@ -1,5 +1,6 @@
 //! What a request asks for, and what it is answered.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -100,6 +101,11 @@ pub(super) fn answer(request: &Request, shared: &Shared, mood: &Mood) -> Answer 
         }
         ("list", _) => list(request, shared, &target, mood),
         ("watch", _) => watch(request, &target).map_or_else(refused, Answer::Watch),
+        ("patch", _) if shared.compares.load(Relaxed) && claims_more(request, &shared.objects(), &target) => {
+            let said = "ValidatingAdmissionPolicy 'warren-node-facts' denied request: a prefix of the record is not among the \
+                        podCIDRs of its Node";
+            refused((422, "Invalid", said.into()))
+        }
         _ => {
             let done = one(request, &mut shared.objects(), &target, verb);
             shared.changes.send_modify(|changes| *changes += 1);
@@ -128,6 +134,17 @@ fn is_odd(shared: &Shared) -> bool {
     let asked = shared.asked.lock().expect("no request panics");
     let Some(last) = asked.last() else { return false };
     asked.iter().filter(|asked| (&asked.verb, &asked.resource) == (&last.verb, &last.resource)).count() % 2 == 1
+}
+
+/// Whether this is a record with a prefix that its Node does not have.
+fn claims_more(request: &Request, objects: &Objects, target: &Target) -> bool {
+    if target.resource != RECORDS || target.subresource.is_some() {
+        return false;
+    }
+    let record: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+    let node = objects.get(NODES, target.name.as_deref().unwrap_or_default());
+    let given = node.and_then(|node| node["spec"]["podCIDRs"].as_array()).cloned().unwrap_or_default();
+    record["spec"]["cidrs"].as_array().into_iter().flatten().any(|cidr| !given.contains(cidr))
 }
 
 /// The name that a field selector names.

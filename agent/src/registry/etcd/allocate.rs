@@ -233,8 +233,6 @@ pub(in crate::registry) fn missing(own: &[IpNet], cidrs: &Cidrs, networks: &BTre
             let lacking = families.into_iter().filter(|v6| !own.iter().any(|given| is_for_pods(given, *v6, networks)));
             lacking.map(|v6| Want::Any { v6, length: if v6 { length.1 } else { length.0 } }).collect()
         }
-        // Only the registry of Kubernetes knows.
-        Cidrs::Kubernetes => Vec::new(),
     }
 }
 

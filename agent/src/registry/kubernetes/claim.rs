@@ -12,7 +12,6 @@ use super::object::{Kind, Object};
 use super::server::Server;
 use super::store::Block;
 use super::{Fault, Registry};
-use crate::cidrs;
 use crate::config::Cidrs;
 use crate::counted::counted;
 use crate::registry::etcd::{AllocateError, Given, Want, choose, missing};
@@ -141,19 +140,7 @@ impl Registry {
         if self.lacks_node() {
             return Err(format!("there is no Node {node:?}: node.name must be the Node's, see WARREN_NODE_NAME"));
         }
-        let wanted = self.channels.cidrs.borrow().clone();
-        if wanted != Cidrs::Kubernetes {
-            return Ok(wanted);
-        }
-        match self.store.pod_cidrs(node) {
-            Some(given) if !given.is_empty() => {
-                Ok(Cidrs::Given(cidrs::Given { cidrs: given.into_iter().collect(), ..cidrs::Given::default() }))
-            }
-            _ => Err(format!(
-                "node.cidrs = \"kubernetes\", but the Node {node:?} has no spec.podCIDRs: this cluster gives none, or not yet; \
-                 list them in node.cidrs, or use overlay.mode = \"nodes\""
-            )),
-        }
+        Ok(self.channels.cidrs.borrow().clone())
     }
 
     /// Blocks of this node that it should no longer have, by name and UID.

@@ -41,6 +41,8 @@ pub(super) struct Publisher {
     reported: Option<Written<(String, String)>>,
     /// What failed last, and how long nothing is written then.
     failed: Option<(String, Instant)>,
+    /// The record that a policy did not let pass.
+    refused: Option<Record>,
     /// Why the record could not be taken back, and how long that is not tried again.
     stuck: Option<(String, Instant)>,
     /// After a failure; doubled with each, with jitter.
@@ -61,6 +63,7 @@ impl Publisher {
             removed: None,
             reported: None,
             failed: None,
+            refused: None,
             stuck: None,
             pause: PAUSE.0,
             due: None,
@@ -94,8 +97,16 @@ impl Publisher {
         self.due
     }
 
-    /// Publishes, if that is not done; a sentence when it cannot be. What fails is tried again after a pause of its own.
-    pub(super) async fn publish(&mut self, server: &Server, store: &Store, record: &Record) -> Option<String> {
+    /// Publishes, if that is not done; a sentence when it cannot be. What fails is tried again after a pause of its own; where a
+    /// policy does not let all pass, `least` goes instead: better than no record.
+    pub(super) async fn publish(
+        &mut self,
+        server: &Server,
+        store: &Store,
+        all: &Record,
+        least: &Record,
+    ) -> Option<String> {
+        let record = if self.refused.as_ref() == Some(all) { least } else { all };
         if store.is_going(Kind::Record, self.node.as_str()) {
             return Some(self.is_going());
         }
@@ -129,7 +140,12 @@ impl Publisher {
                 self.wrote(what, applied);
                 None
             }
-            Err(fault) => Some(self.fails(&fault)),
+            Err(fault) => {
+                if fault.code() == Some(422) {
+                    self.refused = Some(all.clone());
+                }
+                Some(self.fails(&fault))
+            }
         }
     }
 

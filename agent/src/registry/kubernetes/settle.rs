@@ -3,9 +3,11 @@
 
 use tokio::time::Instant;
 use warren_overlay::mesh::{Allocation, Cluster};
+use warren_overlay::record::Record;
 
 use super::server::Server;
 use super::{Fault, Registry, UNSETTLED};
+use crate::config::Cidrs;
 use crate::registry::Concern;
 
 /// So many problems are said at once.
@@ -66,13 +68,23 @@ impl Registry {
         // Without its Node the record would be nobody's, and stay for ever.
         let wanted = self.channels.publish.borrow().clone();
         if let Some(record) = wanted.filter(|_| !self.lacks_node()).map(|record| self.store.shown(record)) {
-            problems.extend(self.publisher.publish(server, &self.store, &record).await);
+            let least = self.without_held(&record);
+            problems.extend(self.publisher.publish(server, &self.store, &record, &least).await);
         }
         self.publisher.report(server, &self.store, &unclaimed).await;
         self.herald.note(Concern::NotAllocated, (!unclaimed.is_empty()).then(|| brief(&unclaimed)));
         self.herald.tell(server, &self.store, self.publisher.node());
         problems.extend(unclaimed);
         Ok(Some(problems))
+    }
+
+    /// The record without what this node only keeps because it is in use here: its Node does not give it any more.
+    fn without_held(&self, record: &Record) -> Record {
+        let mut record = record.clone();
+        if let Cidrs::Given(given) = &*self.channels.cidrs.borrow() {
+            record.cidrs.retain(|cidr| !given.holds(cidr));
+        }
+        record
     }
 
     /// Takes the record back when this node is to leave, and ends; or why that cannot be done.
