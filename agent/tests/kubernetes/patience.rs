@@ -157,3 +157,18 @@ fn a_list_that_the_server_forgets_between_two_pages_is_begun_anew_and_not_for_ev
         b.until("the next connection reads all", |b| b.sees("n9").is_some()).await;
     });
 }
+
+#[test]
+fn a_record_whose_writing_was_not_answered_does_not_stay_behind_when_its_node_leaves() {
+    scenario(async {
+        let cluster = Cluster::start();
+        // What is given up after five seconds is done after six.
+        cluster.api.be(Mood::Slow(Duration::from_secs(6)));
+        let mut a = cluster.host("a", "192.0.2.1", Cidrs::Listed(Default::default()));
+        a.until("its record is not known to be written", |a| a.says("cannot be written")).await;
+        assert!(cluster.record("a").is_none(), "not yet");
+        a.leave().await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert!(cluster.record("a").is_none(), "it came later, and stays");
+    });
+}

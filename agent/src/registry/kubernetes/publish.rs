@@ -23,6 +23,8 @@ use crate::registry::sequence::Sequence;
 
 /// Before the record is taken back again, where that failed: whoever leaves does not wait for long.
 const LEAVING: Duration = Duration::from_secs(1);
+/// A write that was given up is not done any more after this: with whoever asked, the server's request ends.
+const LATE: Duration = Duration::from_secs(3);
 
 /// Keeps the record in the API server.
 pub(super) struct Publisher {
@@ -35,6 +37,8 @@ pub(super) struct Publisher {
     stamped: Option<(Record, u64, Value)>,
     /// UID of what was written and not heard of yet.
     unheard: Option<String>,
+    /// Until when a write of which nobody said what became of it may still be done.
+    unanswered: Option<Instant>,
     /// UID of what was taken away last.
     removed: Option<Written<String>>,
     /// The condition that was written last.
@@ -60,6 +64,7 @@ impl Publisher {
             written: None,
             stamped: None,
             unheard: None,
+            unanswered: None,
             removed: None,
             reported: None,
             failed: None,
@@ -203,6 +208,9 @@ impl Publisher {
     }
 
     fn fails(&mut self, fault: &Fault) -> String {
+        if !matches!(fault.code(), Some(400..=499)) {
+            self.unanswered = Some(Instant::now() + LATE);
+        }
         let until = Instant::now() + self.pause + jitter(self.pause);
         self.pause = (self.pause * 2).min(PAUSE.1);
         self.due = Some(until);
@@ -268,23 +276,41 @@ impl Publisher {
             self.look_at(until);
             return Some(said);
         }
-        let uid = match store.get(Kind::Record, self.node.as_str()) {
-            Some(object) if self.is_ours(object) => Some(object.uid.clone()),
-            Some(_) => None,
-            None => self.unheard.clone(),
-        };
         // If whoever asked gives up, it is published again at once.
         self.written = None;
-        let fault = server.delete(Kind::Record, self.node.as_str(), &uid?).await.err();
-        let Some(fault) = fault.filter(|fault| !is_gone(fault)) else {
-            self.unheard = None;
+        let Err(why) = self.take_back(server, store).await else {
+            (self.unheard, self.unanswered) = (None, None);
             return None;
         };
         let until = Instant::now() + LEAVING;
         self.look_at(until);
-        let said = format!("this node's WarrenNode cannot be withdrawn: {fault}; trying again");
+        let said = format!("this node's WarrenNode cannot be withdrawn: {why}; trying again");
         self.stuck = Some((said.clone(), until));
         Some(said)
+    }
+
+    /// Deletes it, if it is there; why it may be there all the same, or be again.
+    async fn take_back(&self, server: &Server, store: &Store) -> Result<(), String> {
+        let found = self.found(server, store).await.map_err(|fault| fault.to_string())?;
+        if let Some(uid) = found
+            && let Err(fault) = server.delete(Kind::Record, self.node.as_str(), &uid).await
+            && !is_gone(&fault)
+        {
+            return Err(fault.to_string());
+        }
+        match self.unanswered.filter(|until| Instant::now() < *until) {
+            Some(_) => Err("the API server did not answer when it was written, and may still do that".to_owned()),
+            None => Ok(()),
+        }
+    }
+
+    /// UID of the record, if it is ours. What the watch told is of no use where it is not known what was written.
+    async fn found(&self, server: &Server, store: &Store) -> Result<Option<String>, Fault> {
+        let ours = |object: &Object| self.is_ours(object).then(|| object.uid.clone());
+        if self.unanswered.is_some() {
+            return Ok(server.own_record().await?.as_ref().and_then(ours));
+        }
+        Ok(store.get(Kind::Record, self.node.as_str()).map_or_else(|| self.unheard.clone(), ours))
     }
 
     fn is_ours(&self, object: &Object) -> bool {

@@ -17,7 +17,7 @@ use warren_overlay::record::NodeName;
 use super::Fault;
 use super::events::NAMESPACE;
 use super::fault::refusal;
-use super::object::Kind;
+use super::object::{Kind, Object};
 
 /// Objects in one page, where they are not large.
 pub(super) const PAGE: u32 = 500;
@@ -86,6 +86,14 @@ impl Server {
     pub(super) async fn page(&self, kind: Kind, limit: u32, rest: Option<String>) -> Result<Page, Fault> {
         let params = ListParams { limit: Some(limit), continue_token: rest, ..self.selection(kind) };
         page(&self.client, kind.path(), &params).await
+    }
+
+    /// The record of this node as it stands, and not as a cache or a watch has it.
+    pub(super) async fn own_record(&self) -> Result<Option<Object>, Fault> {
+        let params = ListParams::default().fields(&format!("metadata.name={}", self.node));
+        let all = page(&self.client, Kind::Record.path(), &params).await?.items.into_iter();
+        let mut all = all.filter_map(|item| Object::read(Kind::Record, item));
+        Ok(all.find(|object| object.name == self.node.as_str()))
     }
 
     /// At which version it is.
