@@ -13,6 +13,7 @@ mod lent;
 mod observe;
 mod reconcile;
 mod report;
+mod restarts;
 mod start;
 pub(crate) mod underlay;
 mod verify;
@@ -133,6 +134,7 @@ struct Control {
     health: BTreeMap<&'static str, Health>,
     /// The stores' tasks, which speak by `to_events`.
     registries: Vec<tokio::task::AbortHandle>,
+    restarts: restarts::Restarts,
     to_events: mpsc::Sender<registry::Event>,
     publish: watch::Sender<Option<Record>>,
     /// What of the configuration the store is to know, and may change.

@@ -23,6 +23,7 @@ use crate::cidrs::{self, Found, Where};
 use crate::config::{Config, Mode};
 use crate::dataplane::{self, Dataplane};
 use crate::host::{Host, Underlay};
+use crate::registry::Health;
 use crate::registry::cache::{Cache, Cached};
 use crate::{admin, health, keyfile, preflight, registry};
 
@@ -84,6 +85,7 @@ impl Control {
             cni_problems: Vec::new(),
             health: BTreeMap::new(),
             registries: Vec::new(),
+            restarts: Default::default(),
             to_events,
             publish,
             cidrs,
@@ -138,10 +140,17 @@ impl Control {
         None
     }
 
-    /// A store's task ends when this node has left, and else by no fault of its own: nobody would hear anything any more.
+    /// A store's task ends when this node has left, and else by a fault of its own: nobody would hear anything any more.
     pub(super) fn keep_registries(&mut self) {
-        if !self.leaving && self.registries.iter().any(AbortHandle::is_finished) {
-            tracing::error!("the registry's task has ended; starting it again");
+        if self.leaving || !self.registries.iter().any(AbortHandle::is_finished) {
+            return;
+        }
+        let registry = if self.config.etcd.is_some() { "etcd" } else { "kubernetes" };
+        let detail = "its task ended by a fault of its own, which the log has: nothing is heard until it is started again, \
+                      within a minute; please report it";
+        self.health.insert(registry, Health { registry, ok: false, detail: detail.to_owned() });
+        if self.restarts.is_due(Instant::now()) {
+            tracing::error!(registry, "the registry's task has ended; starting it again");
             self.start_registries();
         }
     }
