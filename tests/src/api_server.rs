@@ -1,6 +1,7 @@
 //! An API server of Kubernetes, as far as the agent can tell: HTTP/1.1 over TLS on a real socket, list, watch, create, server-side
 //! apply, delete with preconditions, resource versions, bookmarks, continuation, compaction; and every way to misbehave
-//! that a test asks for. It knows nothing of roles, tokens and admission: tests hold what was asked to the manifests.
+//! that a test asks for. Where a test demands it, it answers only who shows a token or a client certificate. It knows nothing of roles
+//! and admission: tests hold what was asked to the manifests.
 //!
 //! It was written from the API's documentation, beside the agent, and has never been compared with a real one.
 
@@ -9,6 +10,7 @@ mod objects;
 mod routes;
 mod tls;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -20,6 +22,8 @@ use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 use tokio_rustls::TlsAcceptor;
 
+use crate::certificates::{Authority, Certificate};
+use crate::command;
 use crate::namespace::Namespace;
 use crate::{Lab, Node};
 use objects::Objects;
@@ -80,6 +84,8 @@ pub struct Backup(Objects);
 struct Shared {
     objects: Mutex<Objects>,
     mood: Mutex<Mood>,
+    /// Tokens that are good; without a set of them nobody is asked who they are.
+    tokens: Mutex<Option<BTreeSet<String>>>,
     asked: Mutex<Vec<Asked>>,
     /// Of how many more lists the rest is asked for too late.
     forgets: Mutex<usize>,
@@ -94,6 +100,12 @@ struct Shared {
 impl Shared {
     fn objects(&self) -> MutexGuard<'_, Objects> {
         self.objects.lock().expect("no request panics")
+    }
+
+    /// Whether whoever shows this may ask; `certified`: and a certificate by the server's own authority.
+    fn admits(&self, token: Option<&str>, certified: bool) -> bool {
+        let tokens = self.tokens.lock().expect("no request panics");
+        tokens.as_ref().is_none_or(|good| certified || token.is_some_and(|token| good.contains(token)))
     }
 }
 
@@ -138,6 +150,7 @@ impl ApiServer {
         let shared = Arc::new(Shared {
             objects: Mutex::new(Objects::new()),
             mood: Mutex::new(Mood::Well),
+            tokens: Mutex::default(),
             asked: Mutex::default(),
             forgets: Mutex::default(),
             compares: AtomicBool::new(false),
@@ -175,9 +188,36 @@ impl ApiServer {
         format!("https://{}", self.address)
     }
 
+    /// Where it listens, as Kubernetes tells a Pod.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Who signs its certificate, and those of its clients.
+    pub fn authority(&self) -> &Authority {
+        self.tls.authority()
+    }
+
     /// What a host is given to reach it.
     pub fn kubeconfig(&self) -> String {
-        kubeconfig(&self.url(), &self.tls.ca_file())
+        kubeconfig(&self.url(), &self.authority().ca_file())
+    }
+
+    /// What a host outside of the cluster makes itself of its certificate: all is in it, as `kubectl --embed-certs` does it.
+    pub fn kubeconfig_of(&self, host: &Certificate) -> String {
+        let (authority, certificate, key) =
+            (base64(&self.authority().ca_file()), base64(&host.cert), base64(&host.key));
+        config(
+            &json!({"server": self.url(), "certificate-authority-data": authority}),
+            &json!({"client-certificate-data": certificate, "client-key-data": key}),
+        )
+    }
+
+    /// From now on it answers only who shows one of these tokens, or a certificate by its authority. Who is being answered
+    /// goes on being answered, as by a real one.
+    pub fn demand(&self, tokens: &[&str]) {
+        let tokens = tokens.iter().map(|&token| token.to_owned()).collect();
+        *self.shared.tokens.lock().expect("no request panics") = Some(tokens);
     }
 
     /// From now on it behaves like this; connections that stand are cut.
@@ -314,13 +354,21 @@ impl ApiServer {
 
 /// The text of a kubeconfig without credentials.
 pub fn kubeconfig(url: &str, authority: &Path) -> String {
+    config(&json!({"server": url, "certificate-authority": authority}), &json!({}))
+}
+
+fn config(cluster: &Value, user: &Value) -> String {
     json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "lab",
-        "clusters": [{"name": "lab", "cluster": {"server": url, "certificate-authority": authority}}],
+        "clusters": [{"name": "lab", "cluster": cluster}],
         "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "lab"}}],
-        "users": [{"name": "lab", "user": {}}],
+        "users": [{"name": "lab", "user": user}],
     })
     .to_string()
+}
+
+fn base64(file: &Path) -> String {
+    command::run(&["base64", "-w0", &file.display().to_string()])
 }
 
 fn run(listener: std::net::TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared>, stopped: oneshot::Receiver<()>) {

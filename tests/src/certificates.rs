@@ -1,4 +1,4 @@
-//! A certificate authority of one lab, for an etcd with TLS.
+//! A certificate authority of one lab, for an etcd or an API server with TLS.
 
 use std::path::{Path, PathBuf};
 

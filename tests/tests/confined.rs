@@ -2,12 +2,9 @@
 
 use warren_tests::datagram::{Echo, echoed};
 use warren_tests::stream::transfer;
-use warren_tests::{Agent, Lab, Node, Removal, Settings, ping, static_settings};
+use warren_tests::{Agent, Container, Lab, Node, Removal, Settings, ping, static_settings};
 
 const LAUNCHER: &str = env!("CARGO_BIN_EXE_warren-confined");
-
-/// The set that holds CAP_NET_ADMIN alone.
-const NET_ADMIN: u64 = 1 << 12;
 
 /// Two confined agents whose settings were changed so; they carry everything, on associations.
 fn carry(change: impl Fn(&mut Settings)) {
@@ -64,26 +61,9 @@ fn an_agent_with_what_its_pod_has_needs_no_more() {
     let sniffer = lab.sniff();
     let nodes: [Node; 2] = lab.nodes();
     let pods = nodes.each_ref().map(Node::pod);
-    let start = |(node, settings): (&Node, &Settings)| {
-        let folder = node.folder().display().to_string();
-        Agent::start_by(&[LAUNCHER, "--pod", &folder], node, settings)
-    };
     let all = static_settings(&nodes);
+    let start = |(node, settings)| Container::of(LAUNCHER, node).start(settings);
     let mut agents: Vec<Agent> = nodes.iter().zip(&all).map(start).collect();
-    for agent in &agents {
-        agent.ready();
-        let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).expect("the agent runs");
-        for (set, expected) in [("CapEff", NET_ADMIN), ("CapPrm", NET_ADMIN), ("CapBnd", NET_ADMIN), ("CapInh", 0)] {
-            assert!(status.contains(&format!("{set}:\t{expected:016x}")), "more than the Pod has:\n{status}");
-        }
-        assert!(status.contains("NoNewPrivs:\t1") && status.contains("Seccomp_filters:\t2"), "not confined:\n{status}");
-        let mounts = std::fs::read_to_string(format!("/proc/{}/mounts", agent.pid())).expect("the agent runs");
-        let locked = |path: &str| {
-            let of = |line: &&str| line.split(' ').nth(1) == Some(path);
-            mounts.lines().rfind(of).is_some_and(|line| line.split(' ').nth(3).is_some_and(|how| how.starts_with("ro")))
-        };
-        assert!(locked("/") && locked("/proc/sys"), "not read-only:\n{mounts}");
-    }
     let [one, two] = &pods;
     transfer(one.namespace(), two.namespace(), two.address(), 200);
     transfer(two.namespace(), one.namespace(), one.address(), 200);

@@ -26,6 +26,8 @@ pub(super) struct Request {
     pub(super) path: String,
     pub(super) query: String,
     pub(super) content_type: String,
+    /// What stands behind `Bearer`.
+    pub(super) token: Option<String>,
     pub(super) body: Vec<u8>,
 }
 
@@ -68,6 +70,11 @@ async fn converse(stream: TcpStream, acceptor: TlsAcceptor, shared: &Shared) -> 
         | Mood::Strange
         | Mood::Lying => {}
     }
+    let certified = stream.get_ref().1.peer_certificates().is_some();
+    if !shared.admits(request.token.as_deref(), certified) {
+        let body = status(&(401, "Unauthorized", "Unauthorized".to_owned()));
+        return send(stream, 401, body.to_string().as_bytes()).await;
+    }
     match answer(&request, shared, &mood) {
         Answer::Whole(code, body) => send(stream, code, body.to_string().as_bytes()).await?,
         Answer::Watch(watch) => follow(stream, shared, watch, &mood).await?,
@@ -91,6 +98,7 @@ async fn read(stream: &mut BufReader<TlsStream<TcpStream>>) -> std::io::Result<O
         let Some((name, value)) = header.trim().split_once(':') else { break };
         match name.to_lowercase().as_str() {
             "content-length" => length = value.trim().parse().unwrap_or(0),
+            "authorization" => request.token = value.trim().strip_prefix("Bearer ").map(str::to_owned),
             "content-type" => request.content_type = value.trim().to_owned(),
             _ => {}
         }

@@ -1,15 +1,16 @@
-//! TLS of one API server, by an authority of its own.
+//! TLS of one API server, by an authority of its own, which signs its clients' certificates too.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tempfile::TempDir;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
 use crate::certificates::Authority;
 
@@ -27,9 +28,9 @@ impl Tls {
         Self { authority: Authority::new(folder.path()), _folder: folder }
     }
 
-    /// What clients are to trust.
-    pub(super) fn ca_file(&self) -> PathBuf {
-        self.authority.ca_file()
+    /// Whom clients are to trust.
+    pub(super) fn authority(&self) -> &Authority {
+        &self.authority
     }
 
     /// Who takes connections at this address.
@@ -40,9 +41,19 @@ impl Tls {
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .expect("ring has them")
-            .with_no_client_auth()
+            .with_client_cert_verifier(self.clients())
             .with_single_cert(vec![chain], key)
             .expect("they belong together");
         TlsAcceptor::from(Arc::new(config))
+    }
+
+    /// Clients need no certificate; one that is shown must be good.
+    fn clients(&self) -> Arc<dyn ClientCertVerifier> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(self.authority.ca_file()).expect("just drawn")).expect("an authority");
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(ring::default_provider()))
+            .allow_unauthenticated()
+            .build()
+            .expect("there is an authority")
     }
 }

@@ -1,11 +1,12 @@
 //! Runs a command as a container runtime's default seccomp profile confines it, on a kernel that knows no system call
 //! younger than Linux 5.10.
 //!
-//! `warren-confined [--pod FOLDER] COMMAND …`. What the profiles of Docker and containerd refuse to a container with CAP_NET_ADMIN is
+//! `warren-confined [--pod FOLDER [--volume FROM AT]…] COMMAND …`. What the profiles of Docker and containerd refuse to a container with CAP_NET_ADMIN is
 //! refused with EPERM; what 5.10 does not know, and `clone3`, fail with ENOSYS, as there.
 //!
 //! With `--pod`, it also has what the DaemonSet's container has, and no more: all files are read-only but those in FOLDER,
-//! /proc/sys among them; of root's capabilities it keeps CAP_NET_ADMIN, and can never gain another.
+//! /proc/sys among them; of root's capabilities it keeps CAP_NET_ADMIN, and can never gain another. Its /var is its own: nothing is
+//! there but volumes, each a folder at a path below it.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -82,10 +83,15 @@ fn main() {
     let mut words: Vec<OsString> = std::env::args_os().skip(1).collect();
     if words.first().is_some_and(|word| word == "--pod") {
         let folder = words.drain(..2).next_back().expect("a folder");
-        read_only(&folder);
+        let mut volumes = Vec::new();
+        while words.first().is_some_and(|word| word == "--volume") {
+            let at = words.drain(..3).skip(1).collect::<Vec<_>>();
+            volumes.push(<[OsString; 2]>::try_from(at).expect("two folders"));
+        }
+        contain(&folder, &volumes);
         words.splice(..0, CAPABILITIES.map(OsString::from));
     }
-    let command = words.first().expect("usage: warren-confined [--pod FOLDER] COMMAND …").clone();
+    let command = words.first().expect("usage: warren-confined [--pod FOLDER [--volume FROM AT]…] COMMAND …").clone();
     apply(unknown(), libc::ENOSYS);
     apply(refused(), libc::EPERM);
     let error = Command::new(&command).args(&words[1..]).exec();
@@ -97,18 +103,29 @@ const CAPABILITIES: [&str; 5] =
     ["setpriv", "--bounding-set=-all,+net_admin", "--inh-caps=-all", "--no-new-privs", "--"];
 
 /// Nothing can be written from here on but what is in the folder, and devices.
-fn read_only(folder: &OsStr) {
+fn contain(folder: &OsStr, volumes: &[[OsString; 2]]) {
     let none: Option<&str> = None;
-    let bind = |path: &OsStr| mount(Some(path), path, none, MsFlags::MS_BIND | MsFlags::MS_REC, none);
-    let lock = |path: &OsStr| {
-        let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-        mount(none, path, none, flags, none)
-    };
     unshare(CloneFlags::CLONE_NEWNS).expect("root may");
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("root may");
-    let (root, sysctls) = (OsStr::new("/"), OsStr::new("/proc/sys"));
-    bind(folder).expect("the folder is there");
-    bind(sysctls).and_then(|()| lock(sysctls)).and_then(|()| lock(root)).expect("mounts can be locked");
+    bind(folder, folder).expect("the folder is there");
+    mount(Some("tmpfs"), "/var", Some("tmpfs"), MsFlags::empty(), none).expect("root may");
+    for [from, at] in volumes {
+        std::fs::create_dir_all(at).expect("it is below /var");
+        bind(from, at).and_then(|()| lock(at)).expect("the volume is there");
+    }
+    let sysctls = OsStr::new("/proc/sys");
+    bind(sysctls, sysctls).expect("it is there");
+    ["/proc/sys", "/var", "/"].iter().try_for_each(|path| lock(OsStr::new(path))).expect("mounts can be locked");
+}
+
+fn bind(from: &OsStr, at: &OsStr) -> nix::Result<()> {
+    let none: Option<&str> = None;
+    mount(Some(from), at, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)
+}
+
+fn lock(at: &OsStr) -> nix::Result<()> {
+    let none: Option<&str> = None;
+    mount(none, at, none, MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, none)
 }
 
 fn refused() -> Rules {
