@@ -2,21 +2,83 @@
 //! `warren cluster enforce` lets nobody make one by mistake. `make interop-old` also upgrades an older build to this one and back.
 //!
 //! ```text
-//!           etcd
+//!           etcd, or API server
 //! pod ── node1 ══╗  │
 //! pod ── node2 ══╬══ hub          each pod talks to each other all the time, by TCP and UDP
 //! pod ── node3 ──╝  sniffer
 //! ```
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use warren_tests::agent::{old_program, program};
 use warren_tests::command::Finished;
 use warren_tests::load::Load;
-use warren_tests::{Agent, Etcd, Lab, Node, Pod, Removal, Sniffer, assert_seen_without_warren, between, eventually};
+use warren_tests::secret::write_secret;
+use warren_tests::{
+    Agent, ApiServer, Etcd, Lab, Node, Pod, Removal, Settings, Sniffer, assert_seen_without_warren, between, eventually,
+};
 
 /// How long a node may take for anything.
 const SECONDS: u64 = 20;
+
+/// Where the agents meet.
+enum Registry {
+    Etcd(Etcd),
+    Kubernetes(ApiServer),
+}
+
+impl Registry {
+    /// A cluster that `warren cluster init` made with these words, and its nodes.
+    fn etcd(lab: &Lab, nodes: &[Node], init: &[&str]) -> Self {
+        let etcd = Etcd::start(lab);
+        etcd.init(lab, init);
+        nodes.iter().for_each(|node| etcd.add(node));
+        Self::Etcd(etcd)
+    }
+
+    /// A permissive cluster with its Nodes.
+    fn kubernetes(lab: &Lab, nodes: &[Node]) -> Self {
+        let api = ApiServer::start_in(lab);
+        let texts = |all: Vec<_>| all.iter().map(ToString::to_string).collect::<Vec<String>>();
+        api.cluster(&texts(lab.networks()).iter().map(String::as_str).collect::<Vec<_>>(), "permissive");
+        for node in nodes {
+            let cidrs = texts(node.cidrs());
+            api.node(&node.name, &cidrs.iter().map(String::as_str).collect::<Vec<_>>(), &node.addresses());
+            write_secret(&kubeconfig(node), &api.kubeconfig());
+        }
+        Self::Kubernetes(api)
+    }
+
+    /// What a node's agent is configured with; it is installed.
+    fn install(&self, node: &Node) -> Settings {
+        match self {
+            Self::Etcd(etcd) => etcd.settings(node),
+            Self::Kubernetes(api) => {
+                api.agent_pod(&node.name, true);
+                let mut settings = node.settings();
+                settings.text("node", "cidrs", "kubernetes");
+                settings.text("kubernetes", "kubeconfig", kubeconfig(node).display());
+                settings
+            }
+        }
+    }
+
+    /// `warren cluster enforce` where no agent of the cluster answers.
+    fn enforce(&self, lab: &Lab, node: &Node, word: &str) -> Finished {
+        match self {
+            Self::Etcd(etcd) => etcd.cluster(&["enforce", word]),
+            Self::Kubernetes(_) => {
+                let kubeconfig = kubeconfig(node).display().to_string();
+                lab.hub().attempt(&[program(), "cluster", "enforce", word, "--kubeconfig", &kubeconfig])
+            }
+        }
+    }
+}
+
+fn kubeconfig(node: &Node) -> PathBuf {
+    node.folder().join("kubeconfig")
+}
 
 /// Nodes whose Pods talk in clear before there is any agent.
 struct Space {
@@ -26,9 +88,9 @@ struct Space {
     nodes: [Node; 3],
     /// What was on each node before.
     before: Vec<Vec<String>>,
-    etcd: Etcd,
+    registry: Registry,
     sniffer: Sniffer,
-    _lab: Lab,
+    lab: Lab,
 }
 
 /// Everything of a host that an agent changes.
@@ -42,20 +104,18 @@ fn traces(node: &Node) -> Vec<String> {
 }
 
 impl Space {
-    fn start() -> Self {
-        Self::start_with(&["--permissive"])
-    }
-
-    /// With a cluster that `warren cluster init` made with these words.
-    fn start_with(init: &[&str]) -> Self {
+    fn start(registry: impl FnOnce(&Lab, &[Node]) -> Registry) -> Self {
         let lab = Lab::new();
         let sniffer = lab.sniff();
         let nodes: [Node; 3] = lab.nodes();
         let pods = nodes.each_ref().map(Node::pod);
-        let etcd = Etcd::start(&lab);
-        etcd.init(&lab, init);
-        nodes.iter().for_each(|node| etcd.add(node));
-        Self { loads: Vec::new(), agents: Vec::new(), pods, nodes, before: Vec::new(), etcd, sniffer, _lab: lab }
+        let registry = registry(&lab, &nodes);
+        Self { loads: Vec::new(), agents: Vec::new(), pods, nodes, before: Vec::new(), registry, sniffer, lab }
+    }
+
+    /// With a cluster that is permissive, in etcd.
+    fn permissive() -> Self {
+        Self::start(|lab, nodes| Registry::etcd(lab, nodes, &["--permissive"]))
     }
 
     /// Every Pod talks to the next one; in clear where there is no agent.
@@ -80,7 +140,7 @@ impl Space {
     /// The same with another build.
     fn up_of(&mut self, program: &'static str, node: usize) {
         let node = &self.nodes[node];
-        self.agents.push(Agent::start_of(program, node, &self.etcd.settings(node)));
+        self.agents.push(Agent::start_of(program, node, &self.registry.install(node)));
     }
 
     /// Every agent has a tunnel with so many others now.
@@ -144,7 +204,15 @@ fn done(finished: &Finished) -> &str {
 
 #[test]
 fn a_cluster_is_rolled_out_made_strict_upgraded_and_rid_of_warren_and_no_connection_breaks() {
-    let mut space = Space::start();
+    there_and_back(Space::permissive());
+}
+
+#[test]
+fn the_same_in_a_cluster_whose_registry_is_its_api_server() {
+    there_and_back(Space::start(Registry::kubernetes));
+}
+
+fn there_and_back(mut space: Space) {
     space.talk();
     rolled_out_on_two_of_three(&mut space);
     made_strict(&mut space);
@@ -156,7 +224,7 @@ fn a_cluster_is_rolled_out_made_strict_upgraded_and_rid_of_warren_and_no_connect
 #[ignore = "needs an older build: make interop-old"]
 fn an_older_version_is_upgraded_node_by_node_and_back_and_no_connection_breaks() {
     let old = old_program();
-    let mut space = Space::start_with(&[]);
+    let mut space = Space::start(|lab, nodes| Registry::etcd(lab, nodes, &[]));
     (0..3).for_each(|node| space.up_of(old, node));
     space.connected(2);
     space.talk();
@@ -168,19 +236,24 @@ fn an_older_version_is_upgraded_node_by_node_and_back_and_no_connection_breaks()
     assert_seen_without_warren(&space.sniffer, &mut space.agents, between(&space.pods));
 }
 
-/// Node 3 has no agent yet: its Pods are reached in clear, that is counted, and nobody makes the cluster strict.
+/// Node 3 has no agent yet: its Pods are reached in clear, and nobody makes the cluster strict. In etcd its prefix has its name
+/// already, and what passes in clear is counted for it; with an API server its own agent makes the block.
 fn rolled_out_on_two_of_three(space: &mut Space) {
     space.up(0);
     space.up(1);
     space.proven(1);
     space.alive();
-    space.agents[0].within(SECONDS, "what node3 is sent in clear is counted", |status| {
-        status.value()["in_clear"]["node3"]["sent"].as_u64() > Some(0)
-    });
+    let mut seen_by_node1 = vec!["node3: there is no record of it"];
+    if matches!(space.registry, Registry::Etcd(_)) {
+        space.agents[0].within(SECONDS, "what node3 is sent in clear is counted", |status| {
+            status.value()["in_clear"]["node3"]["sent"].as_u64() > Some(0)
+        });
+        seen_by_node1.extend(["node1 sent it", "packets in clear"]);
+    }
     assert!(space.sniffer.clear() > 0);
-    let seen_by_node1 = ["node3: there is no record of it", "node1 sent it", "packets in clear"];
     refused(&space.enforce("strict"), &seen_by_node1);
-    refused(&space.etcd.cluster(&["enforce", "strict"]), &["strict would cut off a node", "node3: "]);
+    let elsewhere = space.registry.enforce(&space.lab, &space.nodes[0], "strict");
+    refused(&elsewhere, &["strict would cut off a node", "node3: "]);
     space.follow("permissive");
 }
 
@@ -249,7 +322,7 @@ fn rid_of_warren(space: &mut Space) {
 
 #[test]
 fn strict_is_refused_where_the_agent_on_the_host_never_reached_a_peer() {
-    let mut space = Space::start();
+    let mut space = Space::permissive();
     let node3 = space.nodes[2].address();
     let cut = |hook: &str, address: &str| {
         format!("chain {hook} {{ type filter hook {hook} priority 0; ip {address} {node3} udp dport 51840 drop; }}\n")
