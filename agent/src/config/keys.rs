@@ -145,7 +145,7 @@ pub const KEYS: &[Key] = &[
     key("underlay", "source_ports", "\"auto\" or \"single\"", "\"auto\"", "\"single\"",
         "Whether associations leave from a UDP source port for each worker, so that network cards and paths spread them. `auto`: where the peer says that they arrive, and unchanged; in mode `nodes` never, since there our datagrams are known by the one port. `single`: everything leaves from `underlay.port`."),
     key("offload", "tun_tso", "true or false", "true", "false", "Take and give TCP superpackets at the TUN device."),
-    key("offload", "tun_uso", "true or false", "true", "false", "Take and give UDP superpackets at the TUN device (Linux 6.2); with `tun_tso` also take those of flows inside of VXLAN or Geneve, and give those of TCP inside of a VXLAN that ends here (Linux 6.17)."),
+    key("offload", "tun_uso", "true or false", "true", "false", "Take and give UDP superpackets at the TUN device (Linux 6.2); with `tun_tso` also take those of flows inside of VXLAN or Geneve, and give those of TCP inside of a VXLAN that ends here (Linux 6.17). No test has had Geneve yet."),
     key("offload", "udp_gso", "true or false", "true", "false", "Send trains of datagrams in one system call."),
     key("offload", "udp_gro", "true or false", "true", "false", "Receive trains of datagrams in one system call."),
     key("workers", "count", "a number from 0 to 64", "0", "4", "Data-path threads; 0 is one per core."),
