@@ -79,6 +79,10 @@ fn faults_name_their_line_and_never_a_key() {
         (&format!("[Interface]\nPrivateKey = {PRIVATE}\nColour = red"), "3: \"Colour\" is no key of [Interface]"),
         (&format!("[Interface]\nPrivateKey = {PRIVATE}\n[Peer]\nAllowedIPs = all"), "4: AllowedIPs"),
         (PRIVATE, "1: a key before any section"),
+        // A key of which the end or the beginning of the line is missing.
+        (&format!("[Interface]\n{PRIVATE}"), "2: what stands here is no key of [Interface]"),
+        (&format!("[Interface]\nPrivateKey {PRIVATE}"), "2: what stands here is no key of [Interface]"),
+        (&format!("[Interface]\nPrivateKey = {PRIVATE}\n[Peer]\n{PRIVATE}"), "4: what stands here is no key of [Peer]"),
         ("c2VjcmV0", "1: neither a section"),
     ] {
         let error = imported(text, Path::new("/x")).err().expect(said);

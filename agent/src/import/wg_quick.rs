@@ -105,6 +105,16 @@ impl Reader {
     }
 }
 
+/// Where a `=` is missing, a secret may stand in the place of a word: it ends in one.
+fn unknown(word: &str, section: &str) -> String {
+    let is_word = word.len() < 32 && word.bytes().all(|byte| byte.is_ascii_alphabetic());
+    if is_word {
+        format!("{word:?} is no key of {section}")
+    } else {
+        format!("what stands here is no key of {section}")
+    }
+}
+
 fn line(key: &Zeroizing<String>) -> Zeroizing<String> {
     Zeroizing::new(format!("{}\n", key.as_str()))
 }
@@ -126,7 +136,7 @@ impl Interface {
             )),
             "saveconfig" => notes.push("SaveConfig: Warren never writes its configuration".to_owned()),
             "table" | "fwmark" => notes.push(format!("{key}: Warren has its own, overlay.table and overlay.mark")),
-            _ => return Err(format!("{key:?} is no key of [Interface]")),
+            _ => return Err(unknown(key, "[Interface]")),
         }
         Ok(())
     }
@@ -166,7 +176,7 @@ impl Peer {
             "allowedips" => self.allow(prefixes(key, value)?, notes),
             "persistentkeepalive" if value.eq_ignore_ascii_case("off") => self.keepalive = None,
             "persistentkeepalive" => self.keepalive = Some(number(key, value)?),
-            _ => return Err(format!("{key:?} is no key of [Peer]")),
+            _ => return Err(unknown(key, "[Peer]")),
         }
         Ok(())
     }
