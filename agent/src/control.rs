@@ -299,6 +299,11 @@ impl Control {
                     .into(),
             );
         }
+        if self.registries.iter().any(tokio::task::AbortHandle::is_finished) {
+            return Err("the registry's task has ended by a fault of its own and takes nothing back: this node stays; try again \
+                        within a minute, when it is started again"
+                .into());
+        }
         self.publish.send_replace(None);
         // The registry's task ends when the record is gone, and with it the last receiver.
         if tokio::time::timeout(LEAVE, self.publish.closed()).await.is_err() {

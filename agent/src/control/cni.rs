@@ -87,6 +87,11 @@ impl Control {
         used.into_iter().filter(is_stray).collect()
     }
 
+    /// Nobody has said which prefixes this node has, and why.
+    pub(super) fn lacks_cidrs(&self) -> Option<String> {
+        self.no_cidrs.as_ref().map(|why| format!("node.cidrs: {why}"))
+    }
+
     /// What the API server took from this node, and addresses of which are in use here.
     pub(super) fn held_cidrs(&self) -> Option<String> {
         let Cidrs::Given(given) = &self.config.node.cidrs else { return None };

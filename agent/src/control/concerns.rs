@@ -69,7 +69,7 @@ impl Control {
         let checks = self.checks(&guard);
         let found = [
             (Concern::NotReady, unready(&checks)),
-            (Concern::NotAllocated, own.first().map(|refusal| of_ours(refusal))),
+            (Concern::NotAllocated, own.first().map(|refusal| of_ours(refusal)).or_else(|| self.lacks_cidrs())),
             (Concern::HostInterference, checks.iter().find(|check| check.name == "routes").and_then(problem)),
             (Concern::ClearTextRefused, in_clear),
             (Concern::PeersRefused, of_others(&others)),

@@ -150,7 +150,8 @@ impl Control {
             format!("peer {} does not answer at {endpoint}: is its agent running, and does UDP reach it?", peer.name)
         });
         let held = self.held.iter().cloned();
-        let cidrs = self.no_cidrs.iter().chain(&self.few_cidrs).map(|why| format!("node.cidrs: {why}"));
+        let few = self.few_cidrs.iter().map(|why| format!("node.cidrs: {why}"));
+        let cidrs = self.lacks_cidrs().into_iter().chain(few);
         let cni = cidrs
             .chain(self.held_cidrs())
             .chain(self.lent.problem(Instant::now()))
