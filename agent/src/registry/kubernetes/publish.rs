@@ -25,6 +25,8 @@ use crate::registry::sequence::Sequence;
 const LEAVING: Duration = Duration::from_secs(1);
 /// A write that was given up is not done any more after this: with whoever asked, the server's request ends.
 const LATE: Duration = Duration::from_secs(3);
+/// What a policy did not let pass may pass later: somebody mended the policy, or the Node.
+const REFUSED: Duration = Duration::from_secs(600);
 
 /// Keeps the record in the API server.
 pub(super) struct Publisher {
@@ -45,8 +47,8 @@ pub(super) struct Publisher {
     reported: Option<Written<(String, String)>>,
     /// What failed last, and how long nothing is written then.
     failed: Option<(String, Instant)>,
-    /// The record that a policy did not let pass.
-    refused: Option<Record>,
+    /// The record that a policy did not let pass, and until when it is not tried again.
+    refused: Option<(Record, Instant)>,
     /// Why the record could not be taken back, and how long that is not tried again.
     stuck: Option<(String, Instant)>,
     /// After a failure; doubled with each, with jitter.
@@ -111,7 +113,9 @@ impl Publisher {
         all: &Record,
         least: &Record,
     ) -> Option<String> {
-        let record = if self.refused.as_ref() == Some(all) { least } else { all };
+        let now = Instant::now();
+        let is_refused = self.refused.as_ref().is_some_and(|(record, until)| record == all && now < *until);
+        let record = if is_refused { least } else { all };
         if store.is_going(Kind::Record, self.node.as_str()) {
             return Some(self.is_going());
         }
@@ -130,7 +134,7 @@ impl Publisher {
                 return Some(self.is_anothers());
             }
         }
-        let (what, now) = ((record.clone(), node.map(|node| node.uid.clone())), Instant::now());
+        let what = (record.clone(), node.map(|node| node.uid.clone()));
         let reached = store.reached(Kind::Record);
         if let Some(until) = self.written.as_ref().and_then(|written| written.until(&what, reached, now)) {
             self.due = Some(until);
@@ -147,7 +151,7 @@ impl Publisher {
             }
             Err(fault) => {
                 if fault.code() == Some(422) {
-                    self.refused = Some(all.clone());
+                    self.refused = Some((all.clone(), now + REFUSED));
                 }
                 Some(self.fails(&fault))
             }
