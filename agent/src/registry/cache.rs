@@ -75,7 +75,7 @@ impl Cache {
         serde_json::from_slice(&text).map(Some).map_err(|cause| CacheError::Damaged { path, cause })
     }
 
-    /// Writes it: beside, synced, renamed.
+    /// Writes it: beside, synced, renamed, the folder synced.
     ///
     /// # Errors
     /// A full or read-only disk.
@@ -87,7 +87,9 @@ impl Cache {
         let mut options = OpenOptions::new();
         let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&draft).map_err(failed)?;
         file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed)?;
-        fs::rename(&draft, &path).map_err(failed)
+        fs::rename(&draft, &path).map_err(failed)?;
+        // Else a power loss may bring back what was there before, a cluster that was not strict yet.
+        File::open(state_dir).and_then(|folder| folder.sync_all()).map_err(failed)
     }
 }
 
