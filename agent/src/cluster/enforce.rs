@@ -57,7 +57,7 @@ pub(super) async fn run(
         Wanted::Strict if standing.cluster.enforcement != Enforcement::Strict => {
             let agent = if args.force { ask(&run_dir).unwrap_or_default() } else { ask(&run_dir)? };
             let facts = Facts { snapshot: &standing.snapshot, nodes: &standing.nodes, agent: agent.as_ref() };
-            (Enforcement::Strict, strict(&coverage(&facts), args.force)?)
+            (Enforcement::Strict, strict(&coverage(&facts), args.force)? + BEGINS)
         }
         Wanted::Permissive if standing.cluster.enforcement != Enforcement::Permissive => {
             (Enforcement::Permissive, PERMISSIVE.to_owned())
@@ -73,6 +73,10 @@ pub(super) async fn run(
     say(format_args!("{} is {}: its agents follow within seconds\n{done}", standing.place, name(wanted)));
     Ok(())
 }
+
+/// A file that somebody wrote during the roll-out says how it was then.
+const BEGINS: &str = "\na node that starts for the first time goes by overlay.enforcement of its own configuration until the registry \
+                      has answered: have it say strict there, too";
 
 /// What is in force after that.
 const PERMISSIVE: &str =
