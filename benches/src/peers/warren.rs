@@ -104,8 +104,10 @@ cni_dir = "{folder}/cni{number}"
 {carries}mtu = {mtu}
 {overlay}
 
+# Beneath a VXLAN Warren knows of no Pods' network, and would guard their device, too: it has a prefix here, as no CNI's has.
 [underlay]
 port = {PORT}
+devices = ["eth0"]
 
 [workers]
 count = {workers}
