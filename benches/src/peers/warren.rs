@@ -104,7 +104,8 @@ cni_dir = "{folder}/cni{number}"
 {carries}mtu = {mtu}
 {overlay}
 
-# Beneath a VXLAN Warren knows of no Pods' network, and would guard their device, too: it has a prefix here, as no CNI's has.
+# Beneath a VXLAN Warren knows of no Pods' network, and would guard their device, too: a veth with a prefix, where CNIs
+# have bridges or single addresses.
 [underlay]
 port = {PORT}
 devices = ["eth0"]
